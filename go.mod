@@ -1,0 +1,3 @@
+module github.com/palisade-sec/palisade
+
+go 1.26
