@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package oracle finds other people's implementations and test inputs for tests
+// that compare with them. What is missing skips the test and says what to
+// install; with REQUIRE_ORACLES=1 it fails the test instead, so that a machine
+// that should have everything cannot pass by having nothing.
+package oracle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Required tells whether a missing oracle is a failure.
+func Required() bool { return os.Getenv("REQUIRE_ORACLES") == "1" }
+
+// Missing skips the test, or fails it where oracles are required.
+func Missing(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if Required() {
+		tb.Fatalf(format, args...)
+	}
+	tb.Skipf(format, args...)
+}
+
+// Tool returns the path of a program; install says what brings it, for example
+// "apt: secilc". /usr/sbin and /sbin are searched too.
+func Tool(tb testing.TB, name, install string) string {
+	tb.Helper()
+	if p, err := exec.LookPath(name); err == nil {
+		return p
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+		if p := filepath.Join(dir, name); isExecutable(p) {
+			return p
+		}
+	}
+	Missing(tb, "no %s here (%s)", name, install)
+	return ""
+}
+
+func isExecutable(p string) bool {
+	fi, err := os.Stat(p)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
+// ModuleRoot is the folder that holds go.mod.
+func ModuleRoot(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			tb.Fatal("no go.mod above the test")
+		}
+		dir = up
+	}
+}
+
+// Corpus returns a folder of the shared test inputs: below $PALISADE_CORPUS, or
+// below ../shared/corpus beside the module. The project does not ship it.
+func Corpus(tb testing.TB, sub string) string {
+	tb.Helper()
+	dir := os.Getenv("PALISADE_CORPUS")
+	if dir == "" {
+		dir = filepath.Join(ModuleRoot(tb), "..", "shared", "corpus")
+	}
+	dir = filepath.Join(dir, filepath.FromSlash(sub))
+	if _, err := os.Stat(dir); err != nil {
+		// Not shipped with the project, so never required.
+		tb.Skipf("no test inputs at %s (set PALISADE_CORPUS)", dir)
+	}
+	return dir
+}
+
+// CacheDir is a folder outside the module for what tests download or build; its
+// content may vanish at any time and must be named by what it was made from.
+func CacheDir(tb testing.TB, sub string) string {
+	tb.Helper()
+	base := os.Getenv("PALISADE_TEST_CACHE")
+	if base == "" {
+		c, err := os.UserCacheDir()
+		if err != nil {
+			c = os.TempDir()
+		}
+		base = filepath.Join(c, "palisade-test")
+	}
+	dir := filepath.Join(base, filepath.FromSlash(sub))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
+
+// CHelper builds a test-only C program and returns its path. flags are given to
+// the compiler behind the source, "-lsepol" for example. The binary is kept by
+// the hash of its source and flags. A missing compiler or library is a missing
+// oracle: install says what brings it.
+func CHelper(tb testing.TB, source, install string, flags ...string) string {
+	tb.Helper()
+	cc := Tool(tb, "cc", "apt: gcc libc6-dev")
+	src, err := os.ReadFile(source)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	h := sha256.New()
+	h.Write(src)
+	h.Write([]byte(strings.Join(flags, "\x00")))
+	name := strings.TrimSuffix(filepath.Base(source), ".c") + "-" + hex.EncodeToString(h.Sum(nil))[:16]
+	out := filepath.Join(CacheDir(tb, "chelper"), name)
+	if isExecutable(out) {
+		return out
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(out), name+".*")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tmp.Close()
+	defer os.Remove(tmp.Name())
+	args := append([]string{"-O2", "-o", tmp.Name(), source}, flags...)
+	if msg, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
+		Missing(tb, "cannot build %s (%s): %v\n%s", filepath.Base(source), install, err, msg)
+	}
+	if err := os.Rename(tmp.Name(), out); err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
