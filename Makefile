@@ -10,7 +10,7 @@ LDFLAGS := -s -w
 COMMANDS := $(notdir $(wildcard cmd/*))
 TOOLS := -modfile=internal/tools.mod
 
-.PHONY: help build run test check deps deps-run oracle kernel bench fuzz generate clean
+.PHONY: fmt help build run test check deps deps-run oracle kernel bench fuzz generate clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+::?.*## /{printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench:: build ## benchmarks, each beside its peer in the same run
 
 fuzz:: ## every fuzz target for FUZZTIME (default 30s)
 	@./make/fuzz
+
+fmt: ## format all Go code
+	@git ls-files "*.go" | grep -v /testdata/ | xargs $$($(GO) tool $(TOOLS) -n gofumpt) -w
 
 generate: ## regenerate generated code
 	$(GO) generate ./...

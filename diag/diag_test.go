@@ -32,17 +32,29 @@ func TestRender(t *testing.T) {
 		d    Diagnostic
 		want string
 	}{
-		{"caret below a tab", Diagnostic{Code: "AA-MODE", Severity: Error, Message: "unknown mode 'q'", Span: span("p", 2, 12, 13)},
-			"p:2:12: error: unknown mode 'q' [AA-MODE]\n  | \t/etc/** rwq,\n  | \t          ^\n"},
+		{
+			"caret below a tab",
+			Diagnostic{Code: "AA-MODE", Severity: Error, Message: "unknown mode 'q'", Span: span("p", 2, 12, 13)},
+			"p:2:12: error: unknown mode 'q' [AA-MODE]\n  | \t/etc/** rwq,\n  | \t          ^\n",
+		},
 		{"no place", Diagnostic{Severity: Warning, Message: "empty"}, "warning: empty\n"},
 		{"unknown file", Diagnostic{Message: "m", Span: span("q", 1, 1, 2)}, "q:1:1: note: m\n"},
 		{"line past the end", Diagnostic{Severity: Error, Message: "m", Span: span("p", 9, 1, 2)}, "p:9:1: error: m\n"},
-		{"column past the end", Diagnostic{Severity: Error, Message: "m", Span: span("p", 1, 99, 100)},
-			"p:1:99: error: m\n  | profile x {\n  |            ^\n"},
-		{"control characters", Diagnostic{Severity: Error, Message: "m", Span: span("esc", 1, 1, 2)},
-			"esc:1:1: error: m\n  | a\ufffd[31mb\n  | ^\n"},
-		{"related and fix", Diagnostic{Severity: Error, Message: "m", Related: []Related{{span("p", 1, 1, 8), "declared here"}}, Fix: &Fix{Message: "drop q"}},
-			"error: m\n  p:1:1: declared here\n  fix: drop q\n"},
+		{
+			"column past the end",
+			Diagnostic{Severity: Error, Message: "m", Span: span("p", 1, 99, 100)},
+			"p:1:99: error: m\n  | profile x {\n  |            ^\n",
+		},
+		{
+			"control characters",
+			Diagnostic{Severity: Error, Message: "m", Span: span("esc", 1, 1, 2)},
+			"esc:1:1: error: m\n  | a\ufffd[31mb\n  | ^\n",
+		},
+		{
+			"related and fix",
+			Diagnostic{Severity: Error, Message: "m", Related: []Related{{span("p", 1, 1, 8), "declared here"}}, Fix: &Fix{Message: "drop q"}},
+			"error: m\n  p:1:1: declared here\n  fix: drop q\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
