@@ -6,6 +6,8 @@ import "github.com/spf13/cobra"
 
 // commands lists the nouns, one a line and in alphabetical order.
 var commands = []func(*env) *cobra.Command{
+	newGCCommand,
 	newHostCommand,
+	newRunCommand,
 	newVersionCommand,
 }

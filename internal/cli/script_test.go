@@ -4,10 +4,13 @@ package cli
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/palisade-sec/palisade/runtime/container"
 )
 
 var update = flag.Bool("update", false, "write what commands printed into the golden files")
@@ -25,6 +28,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition:           condition,
 		Setup: func(env *testscript.Env) error {
 			// The corpus and the module are found from the tests' own folder.
 			wd, err := os.Getwd()
@@ -32,4 +36,20 @@ func TestScript(t *testing.T) {
 			return err
 		},
 	})
+}
+
+// condition answers what scripts ask with [name]: container tells whether a
+// container can be run here.
+func condition(name string) (bool, error) {
+	if name != "container" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	if _, err := container.FindRuntime(""); err != nil || os.Geteuid() != 0 {
+		return false, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return false, err
+	}
+	return container.Static(self)
 }

@@ -57,5 +57,14 @@ func Resolve(h Host, p policy.Policy, id, level string) (oci.Confinement, error)
 			return c, fmt.Errorf("AppArmor profile %q is not loaded: %w", name, ErrMissing)
 		}
 	}
-	return c, nil
+	if !h.Seccomp && p.Syscalls.Base != policy.SyscallsNone {
+		return c, fmt.Errorf("system call filter: this kernel has no seccomp: %w", ErrMissing)
+	}
+	filter, err := syscallFilter(p, p.Capabilities, h.Kernel)
+	if err != nil || filter == nil {
+		return c, err
+	}
+	c.Seccomp = oci.SeccompRuntime
+	c.Filter, err = toSpec(filter)
+	return c, err
 }

@@ -30,6 +30,8 @@ type Host struct {
 	Landlock int
 	// Seccomp tells whether the kernel takes filters.
 	Seccomp bool
+	// Kernel is the release, as uname -r prints it.
+	Kernel string
 }
 
 // Contexts that engines use where the policy's own file does not say.
@@ -46,6 +48,10 @@ func ReadHost() Host {
 		Loaded:         func(string) bool { return false },
 		Landlock:       landlockABI(),
 		Seccomp:        exists("/proc/sys/kernel/seccomp/actions_avail"),
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err == nil {
+		h.Kernel = unix.ByteSliceToString(uts.Release[:])
 	}
 	if b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil && bytes.HasPrefix(b, []byte("Y")) {
 		h.AppArmor = true

@@ -235,8 +235,9 @@ func (c *Container) Save() error {
 	return WriteFile(c.Path(recordFile), append(b, '\n'), 0o600)
 }
 
-// WriteFile replaces the file at path so that a reader, or the next start of the
-// machine's power, finds either the old or the new content.
+// WriteFile replaces the file at path so that a reader, and whoever comes after a
+// kill -9, finds either the old or the new content. It does not wait for the
+// disk: what it writes is about running processes, which a power cut ends too.
 func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
 	if err != nil {

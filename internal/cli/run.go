@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+func newRunCommand(e *env) *cobra.Command {
+	var o container.Options
+	var policyName string
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARG…]",
+		Short: "Run a command in a confined container",
+		Long: `Runs a command in a container that every mechanism of the host confines, and ends
+with the command's exit code (128 and the signal's number when a signal killed
+it), or with 125 when the container could not be started.
+
+With neither --rootfs nor --image the container's root holds only palisade
+itself, at /palisade. What is written into the root is gone when the container
+ends; volumes stay.`,
+		Example: `  palisade run -- /palisade version
+  palisade run --rootfs ./busybox -t -- /bin/sh
+  palisade run --policy strict --image alpine.tar -v ./data:/data:ro -- ls /data`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fail(errors.New("no command to run")).hint("palisade run [flags] -- COMMAND, for example: palisade run -- /palisade version")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			var err error
+			o.Args = args
+			if o.Policy, err = policy.Builtin(policyName); err != nil {
+				return fail(err).hint("the policies are %s", strings.Join(policy.BuiltinNames(), " and "))
+			}
+			if o.Net != container.NetNone && o.Net != container.NetHost {
+				return fail(fmt.Errorf("network %q: want none or host", o.Net)).hint("--net none gives the container a loopback device only")
+			}
+			if o.Rootfs != "" && o.Image != "" {
+				return fail(errors.New("--rootfs and --image exclude each other")).hint("give one of them")
+			}
+			dir, err := openState()
+			if err != nil {
+				return err
+			}
+			o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
+			code, err := container.Run(dir, o)
+			if err != nil {
+				return explainRun(err)
+			}
+			return exitWith{code}
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVar(&policyName, "policy", "default", "`policy`: default or strict")
+	f.StringVar(&o.Rootfs, "rootfs", "", "`folder` that becomes the container's root; it is not written to")
+	f.StringVar(&o.Image, "image", "", "OCI layout folder, or docker or OCI archive, to run")
+	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount `src:dst[:ro|:Z|:z]`; Z labels src for this container, z for all")
+	f.StringArrayVarP(&o.Env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass on the caller's")
+	f.StringVarP(&o.Workdir, "workdir", "w", "", "working `folder` in the container")
+	f.StringVarP(&o.User, "user", "u", "", "run as `user[:group]`, names of the root or numbers")
+	f.StringVar(&o.Net, "net", container.NetNone, "`network`: none or host")
+	f.StringVar(&o.Name, "name", "", "`name` of the container (default: random)")
+	f.StringVar(&o.Hostname, "hostname", "", "`name` of the host in the container (default: the container's)")
+	f.BoolVarP(&o.TTY, "tty", "t", false, "give the command a terminal")
+	f.StringVar(&o.Runtime, "runtime", "", "OCI `runtime` to use (default: $PALISADE_RUNTIME, runc, crun)")
+	return cmd
+}
+
+// openState opens the state directory for those who may.
+func openState() (*state.Dir, error) {
+	if os.Geteuid() != 0 {
+		return nil, fail(errors.New("this needs root")).hint("run it with sudo")
+	}
+	dir, err := state.Open(state.Locate())
+	if err != nil {
+		return nil, fail(err).hint("%s names another folder for the state", state.EnvDir)
+	}
+	return dir, nil
+}
+
+// explainRun adds what a person can do about an error.
+func explainRun(err error) error {
+	switch {
+	case errors.Is(err, container.ErrNoRuntime):
+		return fail(err).hint("install runc or crun (apt-get install runc), or name one with --runtime")
+	case errors.Is(err, state.ErrExists), errors.Is(err, state.ErrBusy):
+		return fail(err).hint("'palisade ps' shows what runs; give another --name")
+	case errors.Is(err, state.ErrName):
+		return fail(err).hint("for example: --name web-1")
+	case errors.Is(err, svirt.ErrExhausted):
+		return fail(err).hint("'palisade gc' frees the labels of containers that are gone")
+	}
+	return fail(err).hint("nothing was left behind")
+}

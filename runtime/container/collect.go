@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+// Collected is what [Collect] cleaned up.
+type Collected struct {
+	// Containers are the IDs of containers that were removed, Labels the IDs
+	// whose label was freed or, with labelled content left, set to draining.
+	Containers []string `json:"containers"`
+	Labels     []string `json:"labels"`
+}
+
+// Collect removes what killed processes left behind: containers whose palisade
+// run is gone (they are ended), records of containers that their engine has
+// deleted, half-made folders, and labels without a container.
+func Collect(dir *state.Dir) (Collected, error) {
+	registry := &svirt.Registry{Store: bolt.Open(dir.Registry())}
+	got := Collected{Containers: []string{}, Labels: []string{}}
+	// The labels are listed first: one that is reserved after this belongs to a
+	// container whose folder is there by the time we look for it.
+	labels, err := registry.List()
+	errs := []error{err}
+	errs = append(errs, dir.Sweep(func(c *state.Container) error {
+		gone, err := collect(dir, registry, c)
+		if gone {
+			got.Containers = append(got.Containers, c.ID)
+		}
+		return err
+	}))
+	for _, l := range labels {
+		if l.State == svirt.Draining || (l.Holder != HolderRun && l.Holder != HolderOCI) {
+			continue
+		}
+		if _, err := dir.Get(l.ID); errors.Is(err, state.ErrNotFound) {
+			got.Labels = append(got.Labels, l.ID)
+			errs = append(errs, registry.Release(l.ID))
+		}
+	}
+	return got, errors.Join(errs...)
+}
+
+// Holders of labels.
+const (
+	HolderRun = "palisade run"
+	HolderOCI = "palisade-oci"
+)
+
+// collectOne removes one container if nobody works with it.
+func collectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
+	c, err := dir.Lock(id)
+	if err != nil {
+		return err
+	}
+	gone, err := collect(dir, registry, c)
+	if err == nil && !gone {
+		return state.ErrBusy
+	}
+	return err
+}
+
+// collect removes c unless an engine still has it.
+func collect(dir *state.Dir, registry *svirt.Registry, c *state.Container) (gone bool, err error) {
+	if c.Engine == EngineOCI {
+		_, found, err := query(c.Runtime, c.ID)
+		if err != nil || found {
+			c.Close()
+			return false, err
+		}
+	} else {
+		r := c.Runtime
+		if r.Path == "" {
+			// The record was unreadable; the runtime is one of those installed.
+			if r.Path, err = FindRuntime(""); err == nil {
+				r.Args = []string{"--root", dir.RuntimeRoot()}
+			}
+		}
+		if err := destroyIfLeft(r, dir.RuntimeRoot(), c.ID); err != nil {
+			c.Close()
+			return false, err
+		}
+	}
+	return true, forget(registry, c)
+}
+
+// Engines of records.
+const (
+	EnginePalisade = "palisade"
+	EngineOCI      = "oci"
+)
+
+// destroyIfLeft ends a container if the runtime has anything of it.
+func destroyIfLeft(r state.Runtime, root, id string) error {
+	if _, err := os.Lstat(filepath.Join(root, id)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return destroy(r, id)
+}
+
+// forget removes the folder, then frees the label: a label must not be free
+// while something may still carry it.
+func forget(registry *svirt.Registry, c *state.Container) error {
+	labelled := c.Labelled
+	if err := c.Remove(); err != nil {
+		return err
+	}
+	if labelled {
+		if err := registry.Drain(c.ID); !errors.Is(err, svirt.ErrNotHeld) {
+			return err
+		}
+		return nil
+	}
+	return registry.Release(c.ID)
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/palisade-sec/palisade/runtime/state"
+)
+
+// EnvRuntime names the OCI runtime to use.
+const EnvRuntime = "PALISADE_RUNTIME"
+
+// ErrNoRuntime says that no OCI runtime was found.
+var ErrNoRuntime = errors.New("no OCI runtime found")
+
+// FindRuntime returns the path of the OCI runtime: the one that is named, or the
+// one of PALISADE_RUNTIME, or the first of runc and crun that is installed. The
+// error wraps [ErrNoRuntime].
+func FindRuntime(name string) (string, error) {
+	if name == "" {
+		name = os.Getenv(EnvRuntime)
+	}
+	names := []string{name}
+	if name == "" {
+		names = []string{"runc", "crun"}
+	}
+	for _, n := range names {
+		if p, err := exec.LookPath(n); err == nil {
+			return filepath.Abs(p)
+		}
+		if strings.ContainsRune(n, '/') {
+			continue
+		}
+		for _, dir := range []string{"/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"} {
+			p := filepath.Join(dir, n)
+			if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+				return p, nil
+			}
+		}
+	}
+	if name != "" {
+		return "", fmt.Errorf("%s: %w", name, ErrNoRuntime)
+	}
+	return "", ErrNoRuntime
+}
+
+// runtimeState is what an OCI runtime says about a container.
+type runtimeState struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	PID    int    `json:"pid"`
+	Bundle string `json:"bundle"`
+}
+
+func runtimeCommand(r state.Runtime, args ...string) *exec.Cmd {
+	return exec.Command(r.Path, append(append([]string(nil), r.Args...), args...)...)
+}
+
+// query asks the runtime for a container. found is false when it knows none of
+// that ID.
+func query(r state.Runtime, id string) (st runtimeState, found bool, err error) {
+	if r.Path == "" {
+		return st, false, nil
+	}
+	var stderr bytes.Buffer
+	cmd := runtimeCommand(r, "state", id)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && notThere(stderr.String()) {
+			return st, false, nil
+		}
+		return st, false, fmt.Errorf("%s state %s: %w: %s", filepath.Base(r.Path), id, err, lastLine(stderr.Bytes()))
+	}
+	if err := json.Unmarshal(out, &st); err != nil {
+		return st, false, fmt.Errorf("%s state %s: %w", filepath.Base(r.Path), id, err)
+	}
+	return st, true, nil
+}
+
+// notThere recognises how the runtimes say that they know no such container.
+func notThere(message string) bool {
+	for _, s := range []string{"does not exist", "No such file or directory", "not found"} {
+		if strings.Contains(message, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// destroy ends a container and lets the runtime forget it.
+func destroy(r state.Runtime, id string) error {
+	if r.Path == "" {
+		return nil
+	}
+	if _, found, err := query(r, id); err == nil && !found {
+		return nil
+	}
+	var stderr bytes.Buffer
+	cmd := runtimeCommand(r, "delete", "--force", id)
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil && !notThere(stderr.String()) {
+		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, lastLine(stderr.Bytes()))
+	}
+	return nil
+}
+
+// lastLine is the last line of what a runtime said, without the decoration of
+// its logger.
+func lastLine(b []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	line := strings.TrimSpace(lines[len(lines)-1])
+	if _, msg, ok := strings.Cut(line, " msg="); ok {
+		line = strings.Trim(msg, `"`)
+	}
+	return line
+}

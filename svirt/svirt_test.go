@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package svirt
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// memory is a Store without a disk.
+type memory struct {
+	ids    map[string]Record
+	levels map[string]string
+}
+
+func newMemory() *memory { return &memory{map[string]Record{}, map[string]string{}} }
+
+func (m *memory) Update(fn func(Tx) error) error { return fn(m) }
+func (m *memory) View(fn func(Tx) error) error   { return fn(m) }
+
+func (m *memory) ByID(id string) (Record, bool, error) {
+	r, ok := m.ids[id]
+	return r, ok, nil
+}
+
+func (m *memory) ByLevel(level string) (Record, bool, error) {
+	id, ok := m.levels[level]
+	return m.ids[id], ok, nil
+}
+
+func (m *memory) Put(r Record) error {
+	if err := m.Delete(r.ID); err != nil {
+		return err
+	}
+	m.ids[r.ID], m.levels[r.Level] = r, r.ID
+	return nil
+}
+
+func (m *memory) Delete(id string) error {
+	if r, ok := m.ids[id]; ok {
+		delete(m.levels, r.Level)
+		delete(m.ids, id)
+	}
+	return nil
+}
+
+func (m *memory) Len() (int, error) { return len(m.ids), nil }
+
+func (m *memory) Each(fn func(Record) error) error {
+	for _, r := range m.ids {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestPairLevel wants every pair of a range exactly once.
+func TestPairLevel(t *testing.T) {
+	const n = 40
+	seen := map[string]bool{}
+	for k := range n * (n - 1) / 2 {
+		seen[pairLevel("s0", k)] = true
+	}
+	for i := range n {
+		for j := i + 1; j < n; j++ {
+			if level := fmt.Sprintf("s0:c%d,c%d", i, j); !seen[level] {
+				t.Errorf("%s is never drawn", level)
+			}
+		}
+	}
+	if len(seen) != n*(n-1)/2 {
+		t.Errorf("%d labels for %d pairs", len(seen), n*(n-1)/2)
+	}
+}
+
+func TestReserveUntilExhausted(t *testing.T) {
+	r := &Registry{Store: newMemory(), Categories: 6}
+	held := map[string]string{}
+	for i := range 15 {
+		id := fmt.Sprintf("c%d", i)
+		rec, err := r.Reserve(Claim{ID: id})
+		if err != nil {
+			t.Fatalf("pair %d of 15: %v", i, err)
+		}
+		if other := held[rec.Level]; other != "" {
+			t.Fatalf("%s and %s both hold %s", other, id, rec.Level)
+		}
+		held[rec.Level] = id
+	}
+	if _, err := r.Reserve(Claim{ID: "one-more"}); !errors.Is(err, ErrExhausted) {
+		t.Errorf("16th pair of 15: %v, want ErrExhausted", err)
+	}
+	if err := r.Release("c3"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reserve(Claim{ID: "one-more"}); err != nil {
+		t.Errorf("after a release: %v", err)
+	}
+}
+
+func TestReserveExplicit(t *testing.T) {
+	r := &Registry{Store: newMemory()}
+	rec, err := r.Reserve(Claim{ID: "a", Level: "s0:c9,c3"})
+	if err != nil || rec.Level != "s0:c3,c9" {
+		t.Fatalf("got %q, %v; want the canonical s0:c3,c9", rec.Level, err)
+	}
+	if _, err := r.Reserve(Claim{ID: "b", Level: "s0:c3,c9"}); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second holder: %v, want ErrInUse", err)
+	}
+	if again, err := r.Reserve(Claim{ID: "a"}); err != nil || again.Level != rec.Level {
+		t.Errorf("asking again: %q, %v; want %q", again.Level, err, rec.Level)
+	}
+	if _, err := r.Reserve(Claim{ID: "c", Level: "s0:nonsense"}); err == nil {
+		t.Error("a malformed level was taken")
+	}
+}
+
+// TestLife runs random lives against a model: no label ever has two holders, and
+// a draining one is not given out.
+func TestLife(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := &Registry{Store: newMemory(), Categories: rapid.IntRange(2, 7).Draw(t, "categories")}
+		pairs := r.Categories * (r.Categories - 1) / 2
+		held := map[string]string{} // ID → level
+		id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("c%d", rapid.IntRange(0, 9).Draw(t, "id")) })
+		t.Repeat(map[string]func(*rapid.T){
+			"reserve": func(t *rapid.T) {
+				who := id.Draw(t, "who")
+				rec, err := r.Reserve(Claim{ID: who})
+				if errors.Is(err, ErrExhausted) {
+					if len(held) < pairs {
+						t.Fatalf("exhausted with %d of %d pairs held", len(held), pairs)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if old, ok := held[who]; ok && old != rec.Level {
+					t.Fatalf("%s held %s and now %s", who, old, rec.Level)
+				}
+				held[who] = rec.Level
+			},
+			"drain": func(t *rapid.T) {
+				who := id.Draw(t, "who")
+				if err := r.Drain(who); (err == nil) != (held[who] != "") {
+					t.Fatalf("drain %s: %v", who, err)
+				}
+			},
+			"release": func(t *rapid.T) {
+				who := id.Draw(t, "who")
+				if err := r.Release(who); err != nil {
+					t.Fatal(err)
+				}
+				delete(held, who)
+			},
+			"": func(t *rapid.T) {
+				owner := map[string]string{}
+				for who, level := range held {
+					if other := owner[level]; other != "" {
+						t.Fatalf("%s and %s hold %s", who, other, level)
+					}
+					owner[level] = who
+				}
+			},
+		})
+	})
+}
