@@ -23,7 +23,7 @@ container still carries one. Containers in use are left alone.`,
 			if err != nil {
 				return err
 			}
-			got, err := container.Collect(dir)
+			got, err := container.Collect(dir, registry(dir))
 			if e.json {
 				if perr := e.printJSON(got); perr != nil {
 					return perr

@@ -13,6 +13,7 @@ import (
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/container"
 	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/store/bolt"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -55,7 +56,7 @@ ends; volumes stay.`,
 				return err
 			}
 			o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
-			code, err := container.Run(dir, o)
+			code, err := container.Run(dir, registry(dir), o)
 			if err != nil {
 				return explainRun(err)
 			}
@@ -89,6 +90,11 @@ func openState() (*state.Dir, error) {
 		return nil, fail(err).hint("%s names another folder for the state", state.EnvDir)
 	}
 	return dir, nil
+}
+
+// registry is the label registry of a state directory.
+func registry(dir *state.Dir) *svirt.Registry {
+	return &svirt.Registry{Store: bolt.Open(dir.Registry())}
 }
 
 // explainRun adds what a person can do about an error.

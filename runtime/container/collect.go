@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/palisade-sec/palisade/runtime/state"
-	"github.com/palisade-sec/palisade/store/bolt"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -23,8 +22,7 @@ type Collected struct {
 // Collect removes what killed processes left behind: containers whose palisade
 // run is gone (they are ended), records of containers that their engine has
 // deleted, half-made folders, and labels without a container.
-func Collect(dir *state.Dir) (Collected, error) {
-	registry := &svirt.Registry{Store: bolt.Open(dir.Registry())}
+func Collect(dir *state.Dir, registry *svirt.Registry) (Collected, error) {
 	got := Collected{Containers: []string{}, Labels: []string{}}
 	// The labels are listed first: one that is reserved after this belongs to a
 	// container whose folder is there by the time we look for it.

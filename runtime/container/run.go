@@ -29,7 +29,6 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/runtime/state"
-	"github.com/palisade-sec/palisade/store/bolt"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -74,7 +73,7 @@ func NewID() string {
 // Run runs a container to its end and returns the exit code of its command: 128
 // and the number of the signal for one that was killed by a signal. With an
 // error nothing was run, and nothing is left behind.
-func Run(dir *state.Dir, o Options) (code int, err error) {
+func Run(dir *state.Dir, labels *svirt.Registry, o Options) (code int, err error) {
 	if len(o.Args) == 0 {
 		return 0, errors.New("no command to run")
 	}
@@ -97,7 +96,7 @@ func Run(dir *state.Dir, o Options) (code int, err error) {
 	}
 	r := &run{
 		dir: dir, opts: o, source: src,
-		registry: &svirt.Registry{Store: bolt.Open(dir.Registry())},
+		registry: labels,
 		host:     confine.ReadHost(),
 	}
 	c, err := r.claim(rt)
