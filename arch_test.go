@@ -28,7 +28,7 @@ var layers = map[string]int{
 	"diag": 0, "denial": 0, "target": 0, "selinux": 0, "cbpf": 0, "caps": 0,
 
 	"selinux/cil": 1, "selinux/compile": 1, "selinux/policydb": 1, "selinux/ss": 1,
-	"selinux/analysis": 1, "selinux/filecontext": 1,
+	"selinux/analysis": 1, "selinux/container": 1, "selinux/filecontext": 1,
 	"apparmor": 1, "seccomp": 1, "dac": 1, "policy": 1,
 	"shield/sealfs": 1, "shield/attest": 1,
 
