@@ -25,8 +25,14 @@ var seccompActions = []struct {
 	name  string
 	value uint32
 }{
-	{"kill_process", 0x80000000}, {"kill_thread", 0}, {"trap", 0x00030000}, {"errno", 0x00050000},
-	{"user_notif", 0x7fc00000}, {"trace", 0x7ff00000}, {"log", 0x7ffc0000}, {"allow", 0x7fff0000},
+	{"kill_process", 0x80000000},
+	{"kill_thread", 0},
+	{"trap", 0x00030000},
+	{"errno", 0x00050000},
+	{"user_notif", 0x7fc00000},
+	{"trace", 0x7ff00000},
+	{"log", 0x7ffc0000},
+	{"allow", 0x7fff0000},
 }
 
 var seccompFlags = []string{"tsync", "log", "spec_allow", "new_listener", "tsync_esrch", "wait_killable_recv"}

@@ -10,13 +10,12 @@
 package svirt
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/palisade-sec/palisade/selinux"
 )

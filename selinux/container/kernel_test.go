@@ -142,8 +142,8 @@ func layOut(t *testing.T) {
 			must(t, unix.Setxattr(p, "security.selinux", []byte(d.label+"\x00"), 0))
 		}
 	}
-	must(t, os.WriteFile(root + "/etc/shadow", []byte("root:*"), 0o600))
-	must(t, unix.Setxattr(root + "/etc/shadow", "security.selinux", []byte("system_u:object_r:shadow_t:s0\x00"), 0))
+	must(t, os.WriteFile(root+"/etc/shadow", []byte("root:*"), 0o600))
+	must(t, unix.Setxattr(root+"/etc/shadow", "security.selinux", []byte("system_u:object_r:shadow_t:s0\x00"), 0))
 	must(t, unix.Setxattr("/dev/null", "security.selinux", []byte("system_u:object_r:null_device_t:s0\x00"), 0))
 	must(t, os.WriteFile(agent, self, 0o755))
 	must(t, unix.Setxattr(agent, "security.selinux", []byte("system_u:object_r:container_ro_file_t:s0\x00"), 0))
