@@ -227,7 +227,7 @@ type empty struct{}
 
 func (empty) ByID(string) (svirt.Record, bool, error)    { return svirt.Record{}, false, nil }
 func (empty) ByLevel(string) (svirt.Record, bool, error) { return svirt.Record{}, false, nil }
-func (empty) Put(svirt.Record) error { return errors.New("read-only transaction") }
+func (empty) Put(svirt.Record) error                     { return errors.New("read-only transaction") }
 
 func (empty) Delete(string) error                 { return errors.New("read-only transaction") }
 func (empty) Len() (int, error)                   { return 0, nil }
