@@ -8,6 +8,8 @@ import "github.com/spf13/cobra"
 var commands = []func(*env) *cobra.Command{
 	newGCCommand,
 	newHostCommand,
+	newInspectCommand,
+	newPSCommand,
 	newRunCommand,
 	newVersionCommand,
 }

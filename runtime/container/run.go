@@ -27,6 +27,7 @@ import (
 
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
@@ -173,9 +174,6 @@ func (r *run) execute() (int, error) {
 	if err := os.Mkdir(r.c.Bundle, 0o700); err != nil {
 		return 0, err
 	}
-	if err := r.c.Save(); err != nil {
-		return 0, err
-	}
 
 	type result struct {
 		code int
@@ -212,6 +210,9 @@ func (r *run) inPrivateMounts() (int, error) {
 	if err := oci.Apply(spec, r.conf); err != nil {
 		return 0, err
 	}
+	if err := r.ask(effective.Asked(spec)); err != nil {
+		return 0, err
+	}
 	config, err := json.Marshal(spec)
 	if err != nil {
 		return 0, err
@@ -220,6 +221,14 @@ func (r *run) inPrivateMounts() (int, error) {
 		return 0, err
 	}
 	return r.start()
+}
+
+// ask records what is to be in force.
+func (r *run) ask(asked effective.State) (err error) {
+	if r.c.Asked, err = json.Marshal(asked); err != nil {
+		return err
+	}
+	return r.c.Save()
 }
 
 // start runs the OCI runtime and waits for it.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/runtime/state"
+)
+
+// Summary is one container in a list.
+type Summary struct {
+	ID      string    `json:"id"`
+	Engine  string    `json:"engine"`
+	Status  string    `json:"status"`
+	PID     int       `json:"pid"`
+	Policy  string    `json:"policy"`
+	Label   string    `json:"label"`
+	Created time.Time `json:"created"`
+	Command []string  `json:"command"`
+}
+
+// StatusGone is the status of a container whose runtime knows it no more; the
+// others are the runtime specification's: creating, created, running, stopped.
+const StatusGone = "gone"
+
+// List returns all containers in the order of names. What cannot be read is
+// joined into the error and does not keep the others away.
+func List(dir *state.Dir) ([]Summary, error) {
+	records, err := dir.List()
+	errs := []error{err}
+	out := []Summary{}
+	for _, r := range records {
+		s, err := summarize(r)
+		errs = append(errs, err)
+		out = append(out, s)
+	}
+	return out, errors.Join(errs...)
+}
+
+func summarize(r state.Record) (Summary, error) {
+	s := Summary{ID: r.ID, Engine: r.Engine, Status: "unknown", Policy: r.Policy.Name, Label: r.Level, Created: r.Created, Command: r.Command}
+	if s.Command == nil {
+		s.Command = []string{}
+	}
+	st, found, err := query(r.Runtime, r.ID)
+	switch {
+	case err != nil:
+		return s, err
+	case !found:
+		s.Status = StatusGone
+	default:
+		s.Status, s.PID = st.Status, st.PID
+	}
+	return s, nil
+}
+
+// Inspection is what was asked for a container beside what is in force.
+type Inspection struct {
+	Summary
+	Asked effective.State `json:"asked"`
+	// Effective is nil when the container does not run.
+	Effective *effective.State `json:"effective"`
+	// Mismatches are the places where less is in force than was asked for.
+	Mismatches []effective.Mismatch `json:"mismatches"`
+}
+
+// Inspect reads back from the kernel what confines a running container. The
+// error wraps [state.ErrNotFound].
+func Inspect(dir *state.Dir, name string) (Inspection, error) {
+	r, err := dir.Get(name)
+	if err != nil {
+		return Inspection{}, err
+	}
+	in := Inspection{Mismatches: []effective.Mismatch{}}
+	if in.Summary, err = summarize(r); err != nil {
+		return in, err
+	}
+	if len(r.Asked) > 0 {
+		if err := json.Unmarshal(r.Asked, &in.Asked); err != nil {
+			return in, fmt.Errorf("record of %s: %w", r.ID, err)
+		}
+	}
+	if in.Status != "running" && in.Status != "paused" {
+		return in, nil
+	}
+	st, err := effective.Read(in.PID, in.Asked)
+	if errors.Is(err, effective.ErrGone) {
+		in.Status, in.PID = "stopped", 0
+		return in, nil
+	} else if err != nil {
+		return in, err
+	}
+	in.Effective = &st
+	in.Mismatches = effective.Compare(in.Asked, st)
+	return in, nil
+}
