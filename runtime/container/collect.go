@@ -53,8 +53,9 @@ const (
 	HolderOCI = "palisade-oci"
 )
 
-// collectOne removes one container if nobody works with it.
-func collectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
+// CollectOne removes one container if nobody works with it and no engine has it.
+// The error wraps [state.ErrNotFound] or [state.ErrBusy].
+func CollectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
 	c, err := dir.Lock(id)
 	if err != nil {
 		return err

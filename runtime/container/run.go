@@ -149,7 +149,7 @@ func (r *run) claim(rt string) (*state.Container, error) {
 	c, err := r.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
 		// A dead one gives its name away.
-		if cerr := collectOne(r.dir, r.registry, r.opts.Name); cerr == nil {
+		if cerr := CollectOne(r.dir, r.registry, r.opts.Name); cerr == nil {
 			c, err = r.dir.Create(rec)
 		}
 	}

@@ -40,7 +40,7 @@ var (
 	// ErrBusy says that another process works with the container.
 	ErrBusy = errors.New("container is in use by another process")
 	// ErrName says that a name cannot be a container's.
-	ErrName = errors.New("a name is a letter or digit, then up to 127 letters, digits, '_', '.' or '-'")
+	ErrName = errors.New("a name is up to 128 letters, digits, '_', '+', '.' and '-', and begins with none of the last two")
 )
 
 // Record is what is known about one container.
@@ -129,7 +129,7 @@ func (d *Dir) containers() string { return filepath.Join(d.root, "containers") }
 func ValidName(name string) bool {
 	for i, c := range []byte(name) {
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !alnum && (i == 0 || c != '_' && c != '.' && c != '-') {
+		if !alnum && c != '_' && c != '+' && (i == 0 || c != '.' && c != '-') {
 			return false
 		}
 	}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command palisade-oci is an OCI runtime that confines what an engine starts and
+// leaves the work to runc or crun.
+package main
+
+import (
+	"os"
+
+	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/runtime/wrapper"
+	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+func main() {
+	os.Exit(wrapper.Main(os.Args[1:], func(dir *state.Dir) *svirt.Registry {
+		return &svirt.Registry{Store: bolt.Open(dir.Registry())}
+	}))
+}

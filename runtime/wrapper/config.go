@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wrapper
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/state"
+)
+
+// ConfigFile is read unless --palisade-config names another file.
+const ConfigFile = "/etc/palisade/oci.json"
+
+// Config says how palisade-oci works on this host. Flags win over the file, the
+// file over the defaults.
+type Config struct {
+	// Runtime is the path of the OCI runtime that does the work; empty for the
+	// first of runc and crun that is installed.
+	Runtime string `json:"runtime"`
+	// Policy is the name of a built-in policy.
+	Policy string `json:"policy"`
+	// State is the state directory.
+	State string `json:"state"`
+	// OnMismatch is kill or warn: what to do with a container of which less is
+	// in force than was asked for.
+	OnMismatch string `json:"on_mismatch"`
+}
+
+const maxConfigFile = 1 << 20
+
+// loadConfig reads the file that own["config"] names, or ConfigFile if it is
+// there, and puts the flags over it.
+func loadConfig(own map[string]string) (Config, error) {
+	c := Config{Policy: policy.Default().Name, State: state.Locate(), OnMismatch: "kill"}
+	path, named := own["config"]
+	if !named {
+		path = ConfigFile
+	}
+	switch err := readConfig(path, &c); {
+	case err == nil:
+	case !named && errors.Is(err, fs.ErrNotExist):
+	default:
+		return c, err
+	}
+	for name, value := range own {
+		switch name {
+		case "config":
+		case "runtime":
+			c.Runtime = value
+		case "policy":
+			c.Policy = value
+		case "state":
+			c.State = value
+		case "on-mismatch":
+			c.OnMismatch = value
+		default:
+			return c, fmt.Errorf("unknown flag --%s%s", ownPrefix, name)
+		}
+	}
+	if c.OnMismatch != "kill" && c.OnMismatch != "warn" {
+		return c, fmt.Errorf("on mismatch %q: want kill or warn", c.OnMismatch)
+	}
+	return c, nil
+}
+
+func readConfig(path string, c *Config) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxConfigFile {
+		return fmt.Errorf("configuration %s: not a file of at most %d bytes", path, maxConfigFile)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(c); err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if c.Runtime != "" && !filepath.IsAbs(c.Runtime) {
+		return fmt.Errorf("configuration %s: runtime %q: want an absolute path", path, c.Runtime)
+	}
+	return nil
+}

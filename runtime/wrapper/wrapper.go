@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wrapper is an OCI runtime that confines what an engine starts, and
+// leaves the work to another OCI runtime.
+//
+// It edits the configuration of a container on create and run, and the process
+// of an exec, and then replaces itself by the real runtime: same process ID,
+// same file descriptors, environment, terminal and exit code. Commands that it
+// has nothing to add to are passed on without looking at them. When it cannot
+// confine a container the container is not created.
+package wrapper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/runtime/oci"
+	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/selinux"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+// AnnotationPolicy on a container picks another built-in policy for it. It can
+// only tighten: what holds is what both policies allow.
+const AnnotationPolicy = "io.github.palisade-sec.request"
+
+// failed is the exit code of what went wrong here rather than in the runtime.
+const failed = 125
+
+// Main does what the arguments say. It returns only when that failed, or when
+// the runtime had to be waited for.
+func Main(args []string, registry func(*state.Dir) *svirt.Registry) int {
+	c, err := parseArgs(args)
+	if err == nil {
+		var code int
+		if code, err = run(&c, registry); err == nil {
+			return code
+		}
+	}
+	report(&c, err)
+	return failed
+}
+
+func run(c *call, registry func(*state.Dir) *svirt.Registry) (int, error) {
+	cfg, err := loadConfig(c.own)
+	if err != nil {
+		return 0, err
+	}
+	rt, err := container.FindRuntime(cfg.Runtime)
+	if err != nil {
+		return 0, err
+	}
+	w := &wrapper{call: c, cfg: cfg, runtime: rt}
+	switch c.command {
+	case "create", "run", "exec", "delete":
+		if c.id() == "" {
+			break // the runtime says what is missing
+		}
+		if w.dir, err = state.Open(cfg.State); err != nil {
+			return 0, err
+		}
+		w.registry = registry(w.dir)
+	}
+	if w.dir == nil {
+		return 0, w.replace()
+	}
+	switch c.command {
+	case "exec":
+		if err := w.exec(); err != nil {
+			return 0, err
+		}
+	case "delete":
+		return w.delete()
+	default:
+		if err := w.create(); err != nil {
+			return 0, err
+		}
+	}
+	return 0, w.replace()
+}
+
+type wrapper struct {
+	call     *call
+	cfg      Config
+	runtime  string
+	dir      *state.Dir
+	registry *svirt.Registry
+}
+
+// replace makes this process the runtime.
+func (w *wrapper) replace() error {
+	argv := slices.Concat([]string{w.runtime}, w.call.args())
+	err := unix.Exec(w.runtime, argv, os.Environ())
+	return &os.PathError{Op: "exec", Path: w.runtime, Err: err}
+}
+
+// realRuntime is how the runtime is called later, about the same container.
+func (w *wrapper) realRuntime() state.Runtime {
+	r := state.Runtime{Path: w.runtime}
+	for _, name := range []string{"root", "cgroup-manager"} {
+		if v, given := flag(w.call.global, name); given {
+			r.Args = append(r.Args, "--"+name, v)
+		}
+	}
+	if _, given := flag(w.call.global, "systemd-cgroup"); given {
+		r.Args = append(r.Args, "--systemd-cgroup")
+	}
+	return r
+}
+
+// create confines the container whose bundle the command line names.
+func (w *wrapper) create() error {
+	bundle, _ := flag(w.call.flags, "bundle", "b")
+	bundle, err := filepath.Abs(bundle)
+	if err != nil {
+		return err
+	}
+	name := "config.json"
+	if v, given := flag(w.call.flags, "config", "f"); given {
+		name = v // crun's
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(bundle, name)
+	}
+	raw, meta, err := readFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("bundle %s has no configuration: %w", bundle, err)
+	} else if err != nil {
+		return err
+	}
+	spec, err := oci.Decode(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	p, err := w.policy(spec.Annotations)
+	if err != nil {
+		return err
+	}
+	rec := state.Record{
+		ID: w.call.id(), Engine: container.EngineOCI, Policy: p, Created: time.Now().UTC(),
+		Runtime: w.realRuntime(), Bundle: bundle,
+	}
+	if spec.Process != nil {
+		rec.Command = spec.Process.Args
+	}
+	c, err := w.claim(rec)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	err = w.confine(c, spec, raw, name, meta)
+	if err != nil {
+		err = errors.Join(err, c.Remove(), w.registry.Release(rec.ID))
+	}
+	return err
+}
+
+// policy is that of the host, tightened by what the container asks for.
+func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
+	p, err := policy.Builtin(w.cfg.Policy)
+	if err != nil {
+		return p, err
+	}
+	if name := annotations[AnnotationPolicy]; name != "" && name != p.Name {
+		q, err := policy.Builtin(name)
+		if err != nil {
+			return p, fmt.Errorf("annotation %s: %w", AnnotationPolicy, err)
+		}
+		q = q.Meet(p)
+		return q, nil
+	}
+	return p, nil
+}
+
+// claim takes the ID, from a dead container if need be.
+func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
+	c, err := w.dir.Create(rec)
+	if errors.Is(err, state.ErrExists) {
+		if cerr := container.CollectOne(w.dir, w.registry, rec.ID); cerr != nil {
+			return nil, errors.Join(err, cerr)
+		}
+		c, err = w.dir.Create(rec)
+	}
+	return c, err
+}
+
+func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name string, meta fileMeta) error {
+	level, err := w.label(c, spec)
+	if err != nil {
+		return err
+	}
+	c.Level = level
+	conf, err := confine.Resolve(confine.ReadHost(), c.Policy, c.ID, level)
+	if err != nil {
+		return err
+	}
+	if spec.Linux != nil && spec.Linux.Seccomp != nil {
+		// The engine's own profile stays: a configuration has room for one.
+		conf.Seccomp = oci.SeccompKeep
+	}
+	edited, result, err := oci.Edit(raw, conf)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if c.Asked, err = json.Marshal(effective.Asked(result)); err != nil {
+		return err
+	}
+	if err := c.Save(); err != nil {
+		return err
+	}
+	return replaceFile(name, edited, meta)
+}
+
+// label reserves the label that the engine has chosen, or one of our own.
+func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
+	claim := svirt.Claim{ID: c.ID, Holder: container.HolderOCI, Bundle: c.Bundle, Sensitivity: c.Policy.Label.Level}
+	if spec.Process != nil && spec.Process.SelinuxLabel != "" {
+		ctx, err := selinux.ParseContext(spec.Process.SelinuxLabel)
+		if err != nil {
+			return "", fmt.Errorf("label of the engine: %w", err)
+		}
+		_, level, _ := strings.Cut(ctx.String(), ctx.Type+":")
+		claim.Level = level
+	}
+	rec, err := w.registry.Reserve(claim)
+	if errors.Is(err, svirt.ErrInUse) && claim.Level != "" {
+		// The containers of a pod have one label; the first holds it.
+		return claim.Level, nil
+	}
+	return rec.Level, err
+}
+
+// exec confines a process that is added to a container of ours.
+func (w *wrapper) exec() error {
+	rec, err := w.dir.Get(w.call.id())
+	if errors.Is(err, state.ErrNotFound) {
+		return nil // made without us, and none of our business
+	} else if err != nil {
+		return err
+	}
+	conf, err := confine.Resolve(confine.ReadHost(), rec.Policy, rec.ID, rec.Level)
+	if err != nil {
+		return err
+	}
+	var asked effective.State
+	if err := json.Unmarshal(rec.Asked, &asked); err != nil {
+		return fmt.Errorf("record of %s: %w", rec.ID, err)
+	}
+	conf.ProcessLabel = asked.SELinux
+	if file, given := flag(w.call.flags, "process", "p"); given {
+		raw, meta, err := readFile(file)
+		if err != nil {
+			return err
+		}
+		edited, err := oci.EditProcess(raw, conf)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		return replaceFile(file, edited, meta)
+	}
+	// The runtime takes the process from the container's configuration, which is
+	// confined; what the flags would add is taken away again.
+	return w.confineExecFlags(conf)
+}
+
+// confineExecFlags takes from an exec on the command line what the policy does
+// not allow.
+func (w *wrapper) confineExecFlags(conf oci.Confinement) error {
+	var out []string
+	flags := w.call.flags
+	for i := 0; i < len(flags); i++ {
+		name, value, eq := cutFlag(flags[i])
+		if isFlag(flags[i]) && (name == "cap" || name == "c") {
+			if !eq && i+1 < len(flags) {
+				i++
+				value = flags[i]
+			}
+			if !allowedCap(conf.Policy, value) {
+				return fmt.Errorf("capability %s is not allowed by policy %s", value, conf.Policy.Name)
+			}
+			out = append(out, "--cap", value)
+			continue
+		}
+		out = append(out, flags[i])
+	}
+	w.call.flags = out
+	return nil
+}
+
+// delete lets the runtime forget a container, and forgets it too.
+func (w *wrapper) delete() (int, error) {
+	cmd := exec.Command(w.runtime, w.call.args()...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	// Forgetting goes by whether the runtime still has it, not by the exit code:
+	// deleting twice fails, and still it is gone.
+	if cerr := container.CollectOne(w.dir, w.registry, w.call.id()); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
+		fmt.Fprintf(os.Stderr, "palisade-oci: warning: %v\n", cerr)
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// report says what went wrong where engines look for it: on standard error and
+// in the log file that they give the runtime.
+func report(c *call, err error) {
+	msg := "palisade-oci: " + strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	fmt.Fprintln(os.Stderr, msg)
+	path, given := flag(c.global, "log")
+	if !given || path == "" {
+		return
+	}
+	f, ferr := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if ferr != nil {
+		return
+	}
+	defer f.Close()
+	now := time.Now().UTC().Format(time.RFC3339)
+	if format, _ := flag(c.global, "log-format"); format == "json" {
+		line, _ := json.Marshal(map[string]string{"level": "error", "msg": msg, "time": now}) // strings never fail
+		fmt.Fprintf(f, "%s\n", line)
+		return
+	}
+	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, msg)
+}
