@@ -11,5 +11,6 @@ var commands = []func(*env) *cobra.Command{
 	newInspectCommand,
 	newPSCommand,
 	newRunCommand,
+	newShieldCommand,
 	newVersionCommand,
 }
