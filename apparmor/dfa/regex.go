@@ -242,7 +242,7 @@ func escapeSequence(s, special string) (byte, int) {
 	case 'a':
 		return '\a', 1
 	case 'e':
-		return 033, 1
+		return 0o33, 1
 	case 'f':
 		return '\f', 1
 	case 'n':

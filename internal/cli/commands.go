@@ -10,6 +10,7 @@ var commands = []func(*env) *cobra.Command{
 	newHostCommand,
 	newInspectCommand,
 	newPSCommand,
+	newRelabelCommand,
 	newRunCommand,
 	newShieldCommand,
 	newVersionCommand,

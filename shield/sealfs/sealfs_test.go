@@ -22,10 +22,14 @@ import (
 // XAES-256-GCM, and 10 000 random ones against its accumulated vector.
 func TestXAES(t *testing.T) {
 	for _, tt := range []struct{ key, nonce, plain, aad, want string }{
-		{strings.Repeat("01", 32), hex.EncodeToString([]byte("ABCDEFGHIJKLMNOPQRSTUVWX")), "XAES-256-GCM", "",
-			"ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"},
-		{strings.Repeat("03", 32), hex.EncodeToString([]byte("ABCDEFGHIJKLMNOPQRSTUVWX")), "XAES-256-GCM", "c2sp.org/XAES-256-GCM",
-			"986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"},
+		{
+			strings.Repeat("01", 32), hex.EncodeToString([]byte("ABCDEFGHIJKLMNOPQRSTUVWX")), "XAES-256-GCM", "",
+			"ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271",
+		},
+		{
+			strings.Repeat("03", 32), hex.EncodeToString([]byte("ABCDEFGHIJKLMNOPQRSTUVWX")), "XAES-256-GCM", "c2sp.org/XAES-256-GCM",
+			"986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d",
+		},
 	} {
 		k, _ := hex.DecodeString(tt.key)
 		n, _ := hex.DecodeString(tt.nonce)
