@@ -334,7 +334,9 @@ func BenchmarkRelabel(b *testing.B) {
 		}
 	}
 	write(contextA)
-	per := func(b *testing.B) { b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/file") }
+	per := func(b *testing.B) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/file")
+	}
 	flip := func(i int) string { return []string{contextA, contextB}[i%2] }
 	b.Run("palisade", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
