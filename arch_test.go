@@ -45,7 +45,9 @@ var layers = map[string]int{
 var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
 // internalLayer places the internal packages that serve one layer.
-var internalLayer = map[string]int{}
+var internalLayer = map[string]int{
+	"internal/probe": 3,
+}
 
 // sameLayer lists imports between packages of one layer that are not of one
 // mechanism (one top-level folder), each with its reason.

@@ -9,6 +9,7 @@ var commands = []func(*env) *cobra.Command{
 	newGCCommand,
 	newHostCommand,
 	newInspectCommand,
+	newProbeCommand,
 	newPSCommand,
 	newRelabelCommand,
 	newRunCommand,

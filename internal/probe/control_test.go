@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/internal/oracle"
+)
+
+var measure = flag.Bool("measure-control", false, "run the probes under the installed runtime and write control.json")
+
+// containerMain runs the probes as the first process of a container does.
+func containerMain() int {
+	results, err := Run(context.Background(), Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 125
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(results); err != nil {
+		return 125
+	}
+	return 0
+}
+
+// dockerSpec is the configuration that Docker gives to a container with no
+// options, for the program of this test as the only file of its root.
+//
+// Source: moby daemon/pkg/oci/defaults.go.
+func dockerSpec(rootfs string) *specs.Spec {
+	names := caps.Docker.Names()
+	device := func(major, minor int64) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"}
+	}
+	return &specs.Spec{
+		Version: "1.0.2",
+		Process: &specs.Process{
+			Args: []string{"/probe.test", "probe-as-container"}, Cwd: "/", Env: []string{"PATH=/bin"},
+			Capabilities: &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names},
+		},
+		Root:     &specs.Root{Path: rootfs},
+		Hostname: "probe",
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}},
+		},
+		Linux: &specs.Linux{
+			MaskedPaths: []string{
+				"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+			},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.CgroupNamespace},
+			},
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+				{Allow: false, Access: "rwm"},
+				device(1, 5), device(1, 3), device(1, 9), device(1, 8), device(5, 0), device(5, 1),
+			}},
+		},
+	}
+}
+
+func withDockerFilter(t *testing.T, s *specs.Spec) {
+	t.Helper()
+	filter, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Linux.Seccomp = filter
+}
+
+// strictSpec takes away what Docker's default leaves: capabilities, a writable
+// root, and sockets other than those of the unix family.
+func strictSpec(t *testing.T, s *specs.Spec) {
+	s.Process.Capabilities = &specs.LinuxCapabilities{}
+	s.Process.NoNewPrivileges = true
+	s.Root.Readonly = true
+	withDockerFilter(t, s)
+	filter := s.Linux.Seccomp
+	var kept []specs.LinuxSyscall
+	for _, rule := range filter.Syscalls {
+		rule.Names = slices.DeleteFunc(slices.Clone(rule.Names), func(name string) bool {
+			switch name {
+			case "socket", "socketcall", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd":
+				return true
+			}
+			return false
+		})
+		if len(rule.Names) > 0 {
+			kept = append(kept, rule)
+		}
+	}
+	filter.Syscalls = append(kept, specs.LinuxSyscall{
+		Names: []string{"socket"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 0, Value: unix.AF_UNIX, Op: specs.OpEqualTo}},
+	})
+}
+
+// unconfinedSpec makes every mistake at once: all capabilities, no filter, the
+// host's namespaces, control groups, disk and sockets.
+func unconfinedSpec(t *testing.T, s *specs.Spec) {
+	all := capget().Intersect(caps.All).Names()
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+	s.Hostname = ""
+	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/loop-control", Type: "c", Major: 10, Minor: 237}}
+	for i := range s.Mounts {
+		s.Mounts[i].Options = slices.DeleteFunc(s.Mounts[i].Options, func(o string) bool { return o == "ro" })
+		if m := &s.Mounts[i]; m.Destination == "/sys/fs/cgroup" || m.Destination == "/sys" {
+			m.Type, m.Source, m.Options = "bind", m.Destination, []string{"rbind", "rprivate"}
+		}
+	}
+	// A socket such as an engine has, by name and without one.
+	dir := t.TempDir()
+	for _, name := range []string{filepath.Join(dir, "docker.sock"), "@/containerd-shim/palisade-probe-test.sock@"} {
+		l, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	s.Mounts = append(s.Mounts,
+		specs.Mount{Destination: "/run", Type: "bind", Source: dir, Options: []string{"bind", "ro"}},
+		specs.Mount{Destination: "/host", Type: "bind", Source: "/", Options: []string{"bind", "ro"}},
+	)
+}
+
+func runtimePath(t *testing.T) string {
+	t.Helper()
+	path := oracle.Tool(t, "runc", "apt: runc")
+	if os.Geteuid() != 0 {
+		t.Skip("not root: containers cannot be started")
+	}
+	return path
+}
+
+// inContainer runs the probes in a container with the given changes to
+// Docker's configuration.
+//
+// Files are handed to the container as a careless runtime would.
+func inContainer(t *testing.T, change func(*testing.T, *specs.Spec), files ...*os.File) map[string]Result {
+	t.Helper()
+	runc := runtimePath(t)
+	bundle := t.TempDir()
+	rootfs := filepath.Join(bundle, "rootfs")
+	spec := dockerSpec(rootfs)
+	change(t, spec)
+	if err := os.MkdirAll(rootfs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range spec.Mounts {
+		if strings.Count(m.Destination, "/") > 1 {
+			continue // on a file system that is mounted first
+		}
+		if err := os.MkdirAll(filepath.Join(rootfs, m.Destination), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyFile(t, "/proc/self/exe", filepath.Join(rootfs, "probe.test"))
+	before := leftOvers(t, rootfs)
+	text, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("palisade-probe-test-%d", os.Getpid())
+	state := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, runc, "--root", state, "run", "--bundle", bundle, "--preserve-fds", strconv.Itoa(len(files)), id)
+	cmd.ExtraFiles = files
+	cmd.WaitDelay = 5 * time.Second
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	defer func() { _ = exec.Command(runc, "--root", state, "delete", "--force", id).Run() }()
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s run: %v\n%s%s", runc, err, stderr.Bytes(), stdout.Bytes())
+	}
+	var list []Result
+	if err := json.Unmarshal(stdout.Bytes(), &list); err != nil {
+		t.Fatalf("%v in %s", err, stdout.Bytes())
+	}
+	if after := leftOvers(t, rootfs); !slices.Equal(before, after) {
+		t.Errorf("files before %v, after %v", before, after)
+	}
+	m := make(map[string]Result)
+	for _, r := range list {
+		m[r.Name] = r
+	}
+	return m
+}
+
+func leftOvers(t *testing.T, rootfs string) []string {
+	entries, err := os.ReadDir(rootfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func record(m map[string]Result) map[string]Recorded {
+	out := make(map[string]Recorded)
+	for name, r := range m {
+		out[name] = Recorded{r.Outcome, r.Errno, r.Layer}
+	}
+	return out
+}
+
+// TestKernelControl measures the probes again and compares with the record.
+// The kernel decides what is applicable, and the runtime's version what it can
+// express, so that only the direction that matters is an error: what is
+// recorded as blocked must not be open.
+func TestKernelControl(t *testing.T) {
+	runc := runtimePath(t)
+	forgotten, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forgotten.Close()
+	got := Control{
+		Docker:     record(inContainer(t, withDockerFilter)),
+		Strict:     record(inContainer(t, strictSpec)),
+		Unconfined: record(inContainer(t, unconfinedSpec, forgotten)),
+	}
+	if *measure {
+		version, err := exec.Command(runc, "--version").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Runtime, _, _ = strings.Cut(string(version), "\n")
+		var u unix.Utsname
+		if err := unix.Uname(&u); err != nil {
+			t.Fatal(err)
+		}
+		release := unix.ByteSliceToString(u.Release[:])
+		if i := strings.IndexByte(release, '-'); i > 0 {
+			release = release[:i]
+		}
+		got.Kernel = release
+		got.Profile = "github.com/moby/profiles/seccomp default, 14 capabilities"
+		text, err := json.MarshalIndent(got, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile("control.json", append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	for _, c := range []struct {
+		name      string
+		got, want map[string]Recorded
+	}{{"docker", got.Docker, control.Docker}, {"strict", got.Strict, control.Strict}} {
+		for name, want := range c.want {
+			if have := c.got[name]; want.Outcome == Blocked && have.Outcome == Open {
+				t.Errorf("%s: %s is open, recorded as blocked", c.name, name)
+			} else if have.Outcome != want.Outcome {
+				t.Logf("%s: %s is %s here, recorded as %s", c.name, name, have.Outcome, want.Outcome)
+			}
+		}
+	}
+}
