@@ -161,8 +161,12 @@ func printProbes(out io.Writer, results []probe.Result, verbose bool) error {
 		if r.Outcome == probe.Open && r.Control == probe.Open {
 			notes = append(notes, "open in Docker too")
 		}
-		if !r.Proves && r.Outcome != probe.NotApplicable {
-			notes = append(notes, "proves nothing: never seen otherwise")
+		switch {
+		case r.Proves:
+		case r.Outcome == probe.Open:
+			notes = append(notes, "proves nothing: nothing is known to block it")
+		case r.Outcome == probe.Blocked:
+			notes = append(notes, "proves nothing: not seen open anywhere")
 		}
 		if r.Note != "" {
 			notes = append(notes, r.Note)

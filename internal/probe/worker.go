@@ -31,6 +31,8 @@ var ServeArgs = []string{"probe", "serve"}
 // so it is found through /proc.
 func reexec(role string, more ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", slices.Concat(ServeArgs, []string{role}, more)...)
+	// Programs that go by the name they were called with keep it.
+	cmd.Args[0] = os.Args[0]
 	cmd.Env = []string{"GODEBUG=", "GOMAXPROCS=2"}
 	return cmd
 }
