@@ -275,12 +275,13 @@ const (
 		NetGetattr | NetAccept | NetBind | NetListen | NetSetopt | NetGetopt
 )
 
-// NetMatch is one family with its types and protocols.
+// NetMatch is one address family with the types and protocols that a rule
+// grants of it.
 type NetMatch struct {
 	Family uint16
-	// Type is the socket type, or AnyType. Protocol is a bit mask of protocols,
-	// 0xffffff and above meaning any.
-	Type     uint32
+	// Types is a mask of 1<<SOCK_*, or AnyType. Protocol is a mask too, of which
+	// the bits above 16 mean any.
+	Types    uint32
 	Protocol uint32
 }
 
@@ -309,7 +310,7 @@ func (c InetCond) IsZero() bool {
 type NetworkBody struct {
 	Perms uint32 // Net* bits
 	// All tells that the rule names no family: Matches then holds every family
-	// with AnyType (or inet and inet6 in detail where there are conditions).
+	// number with AnyType (or inet and inet6 in detail where there are conditions).
 	All         bool
 	Matches     []NetMatch
 	Local, Peer InetCond
