@@ -87,7 +87,7 @@ func suiteEnv(t testing.TB, dir, features string) Env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Env{FS: suiteFS{os.DirFS(dir)}, Search: []string{"/base"}, Dir: "/tst", Kernel: f, NoBuiltin: true}
+	return Env{FS: suiteFS{os.DirFS(dir)}, Search: []string{"/base"}, Dir: "/tst", Kernel: f, ABI: f, NoBuiltin: true}
 }
 
 // TestConfirmSimpleTests accepts and rejects what upstream's parser does.

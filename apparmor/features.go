@@ -34,12 +34,8 @@ const maxFeatureDepth = 16
 // ParseFeatures reads the text form.
 func ParseFeatures(text string) (*Features, error) {
 	f := &Features{}
-	rest, err := parseFeatures(&f.root, text, 0)
-	if err != nil {
+	if _, err := parseFeatures(&f.root, text, 0); err != nil {
 		return nil, err
-	}
-	if strings.TrimSpace(rest) != "" {
-		return nil, fmt.Errorf("apparmor: features: text after the last group at byte %d", len(text)-len(rest))
 	}
 	return f, nil
 }
@@ -71,9 +67,8 @@ func parseFeatures(into *feature, text string, depth int) (rest string, err erro
 				}
 				return "", nil
 			}
-			if depth == 0 {
-				return "", fmt.Errorf("apparmor: features: } without a group")
-			}
+			// A closing brace too many ends the text: the kernel-5.4 abi files that
+			// AppArmor installs have one.
 			return text[i+1:], nil
 		}
 		words := strings.Fields(text[:i])

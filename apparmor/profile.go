@@ -4,11 +4,11 @@ package apparmor
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/palisade-sec/palisade/apparmor/dfa"
 	"github.com/palisade-sec/palisade/diag"
 )
 
@@ -237,9 +237,9 @@ func (r *resolver) finishProfile(d *profileDraft, parent *ResolvedProfile) *Reso
 	}
 	switch {
 	case !n.Attachment.IsZero():
-		p.Attachment = filterSlashes(r.expand(n.Attachment.Value, n.Attachment.Pos))
+		p.Attachment = dfa.FilterSlashes(r.expand(n.Attachment.Value, n.Attachment.Pos))
 	case strings.HasPrefix(p.Local, "/"):
-		p.Attachment = filterSlashes(localName(p.Local))
+		p.Attachment = dfa.FilterSlashes(localName(p.Local))
 	}
 	p.Flags.DisconnectedPath = r.disconnected(d.flags.DisconnectedPath, n)
 	p.Flags.DisconnectedIPC = r.disconnected(d.flags.DisconnectedIPC, n)
@@ -289,37 +289,11 @@ func (r *resolver) disconnected(s string, n *Profile) string {
 	if s == "" {
 		return ""
 	}
-	s = filterSlashes(r.expand(s, n.Name.Pos))
+	s = dfa.FilterSlashes(r.expand(s, n.Name.Pos))
 	if !strings.HasPrefix(s, "/") {
 		r.errorf(n.Name.Pos, "AA-FLAG", "the path of attach_disconnected begins with '/', not '%s'", s)
 	}
 	return strings.TrimRight(s, "/")
-}
-
-// filterSlashes makes one slash of several, but keeps exactly two at the start.
-func filterSlashes(s string) string {
-	if len(s) < 2 || !strings.Contains(s, "//") {
-		return s
-	}
-	var b strings.Builder
-	i := 0
-	if s[0] == '/' && s[1] == '/' && (len(s) == 2 || s[2] != '/') {
-		b.WriteString("//")
-		i = 2
-	}
-	seen := false
-	for ; i < len(s); i++ {
-		if s[i] == '/' {
-			if seen {
-				continue
-			}
-			seen = true
-		} else {
-			seen = false
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // localName is what stands after the last "//".
@@ -445,7 +419,7 @@ func (r *resolver) expandBody(d *draft) {
 	opt := func(o *Opt) { one(&o.Value) }
 	path := func(o *Opt) {
 		opt(o)
-		o.Value = filterSlashes(o.Value)
+		o.Value = dfa.FilterSlashes(o.Value)
 	}
 	switch b := d.Body.(type) {
 	case *FileBody:
@@ -515,7 +489,7 @@ func (r *resolver) applyAliases(p *ResolvedProfile, drafts []*draft) []*draft {
 	}
 	for _, a := range r.alias {
 		if rest, ok := strings.CutPrefix(name, a.from); ok {
-			p.AltNames = append(p.AltNames, filterSlashes(a.to+rest))
+			p.AltNames = append(p.AltNames, dfa.FilterSlashes(a.to+rest))
 		}
 	}
 	var out []*draft
@@ -544,5 +518,3 @@ func (r *resolver) applyAliases(p *ResolvedProfile, drafts []*draft) []*draft {
 	}
 	return out
 }
-
-var _ = fmt.Sprint

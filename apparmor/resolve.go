@@ -31,9 +31,15 @@ type Env struct {
 	// kernel and the policy's abi both have, as the parser does it. nil checks
 	// everything.
 	Kernel *Features
+	// ABI is the feature set of a policy that declares no abi; nil is
+	// [DefaultFeatures]. The parser's --features-file sets both Kernel and ABI.
+	ABI *Features
 	// NoBuiltin turns off the abi files and abstractions that the package brings
 	// along for names that Search does not have.
 	NoBuiltin bool
+	// SkipExecCheck leaves out [CheckExec], for a caller that compiles what comes
+	// out: building the file automaton finds the same conflicts.
+	SkipExecCheck bool
 }
 
 // maxInclude bounds how deep files may include each other.
@@ -56,7 +62,9 @@ func Resolve(file *File, env Env) (*Policy, diag.List) {
 	}
 	r.preamble(file.Items)
 	if r.policy.ABI == nil {
-		r.policy.ABI = DefaultFeatures()
+		if r.policy.ABI = env.ABI; r.policy.ABI == nil {
+			r.policy.ABI = DefaultFeatures()
+		}
 	}
 	r.finish()
 	if r.diags.HasErrors() {

@@ -136,7 +136,7 @@ func findNet(family, typ, protocol string) []netTuple {
 	return out
 }
 
-// signals are AppArmor's own numbers of signals, which hold on every
+// signalNumbers are AppArmor's own numbers of signals, which hold on every
 // architecture.
 //
 // Source: security/apparmor/include/sig_names.h.
@@ -144,8 +144,8 @@ var signalNumbers = map[string]int{
 	"hup": 1, "int": 2, "quit": 3, "ill": 4, "trap": 5, "abrt": 6, "bus": 7, "fpe": 8, "kill": 9,
 	"usr1": 10, "segv": 11, "usr2": 12, "pipe": 13, "alrm": 14, "term": 15, "stkflt": 16, "chld": 17,
 	"cont": 18, "stop": 19, "stp": 20, "tstp": 20, "ttin": 21, "ttou": 22, "urg": 23, "xcpu": 24,
-	"xfsz": 25, "vtalrm": 26, "prof": 27, "winch": 28, "io": 29, "pwr": 30, "sys": 31, "emt": 32,
-	"lost": 33, "unused": 34, "exists": 35,
+	"xfsz": 25, "vtalrm": 26, "prof": 27, "winch": 28, "io": 29, "poll": 29, "pwr": 30, "sys": 31, "emt": 32,
+	"exists": 35,
 }
 
 // Signals from 128 on are real-time signals.
