@@ -6,6 +6,7 @@ import "github.com/spf13/cobra"
 
 // commands lists the nouns, one a line and in alphabetical order.
 var commands = []func(*env) *cobra.Command{
+	newAppArmorCommand,
 	newGCCommand,
 	newHostCommand,
 	newInspectCommand,
