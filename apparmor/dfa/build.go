@@ -140,7 +140,7 @@ func Build(a *Arena, rules []Rule, label func(accepts []int32) (uint32, error), 
 	}
 	b := &builder{
 		a: a, limits: limits, label: label,
-		byKey: make(map[uint64]int32, 2*len(a.nodes)), ends: make(map[int32]int32), labels: make(map[string]uint32),
+		byKey: make(map[uint64]int32, 1024), ends: make(map[int32]int32), labels: make(map[string]uint32),
 		table: make([]uint32, 1024),
 		dfa:   &DFA{},
 	}
@@ -473,4 +473,49 @@ func NewDFA(defaults, labels []uint32, edges [][]Edge) *DFA {
 		d.index = append(d.index, uint32(len(d.edges)))
 	}
 	return d
+}
+
+// Accepts lists the accept values of the rules that match the input, in
+// ascending order, without building an automaton.
+func (a *Arena) Accepts(rules []Rule, input []uint16) []int32 {
+	b := &builder{a: a, byKey: make(map[uint64]int32), ends: make(map[int32]int32)}
+	var set []int32
+	for _, r := range rules {
+		if r.Expr == Empty {
+			continue
+		}
+		end, ok := b.ends[r.Accept]
+		if !ok {
+			end = int32(len(b.states))
+			b.states = append(b.states, nstate{next: -1, accept: r.Accept, first: -1})
+			b.ends[r.Accept] = end
+		}
+		set = append(set, b.state(r.Expr, end))
+	}
+	var next []int32
+	for _, sym := range input {
+		next = next[:0]
+		for _, s := range set {
+			b.expand(s)
+			st := b.states[s]
+			for _, it := range b.items[st.first : st.first+st.count] {
+				switch {
+				case it.sym >= 0 && it.sym == int32(sym),
+					it.sym == oobItem && sym == OOB,
+					it.sym < oobItem && sym != OOB && a.sets[-2-it.sym].set.Has(byte(sym)):
+					next = append(next, it.to)
+				}
+			}
+		}
+		slices.Sort(next)
+		set, next = slices.Compact(next), set
+	}
+	var out []int32
+	for _, s := range set {
+		b.expand(s)
+		st := b.states[s]
+		out = append(out, b.accepts[st.accepts:st.accepts+st.nAccepts]...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -105,6 +105,9 @@ func NewArena() *Arena {
 	return a
 }
 
+// Len is the number of expressions in the arena.
+func (a *Arena) Len() int { return len(a.nodes) }
+
 func (a *Arena) mk(n node) Expr {
 	k := nodeKey{n.op, n.a, n.b}
 	if e, ok := a.cons[k]; ok {

@@ -221,7 +221,10 @@ func (t *Table) EncodedLen() int {
 	if t.Wide {
 		w = 4
 	}
-	n := 24 + 2*pad8(12+4*len(t.Accept)) + pad8(12+4*len(t.Base)) + pad8(12+w*len(t.Def)) + 2*pad8(12+w*len(t.Next))
+	n := 24 + pad8(12+4*len(t.Accept)) + pad8(12+4*len(t.Base)) + pad8(12+w*len(t.Def)) + 2*pad8(12+w*len(t.Next))
+	if t.Accept2 != nil {
+		n += pad8(12 + 4*len(t.Accept2))
+	}
 	if t.Classes != nil {
 		n += pad8(12 + 256)
 	}
@@ -270,7 +273,9 @@ func (t *Table) Encode() []byte {
 		pad()
 	}
 	words(idAccept, t.Accept)
-	words(idAccept2, t.Accept2)
+	if t.Accept2 != nil {
+		words(idAccept2, t.Accept2)
+	}
 	if t.Classes != nil {
 		head(idEC, 1, 256)
 		out = append(out, t.Classes[:]...)
@@ -379,7 +384,9 @@ func (t *Table) verify() error {
 		return tableError("%d states", n)
 	case len(t.Def) != n:
 		return tableError("%d defaults for %d states", len(t.Def), n)
-	case t.Accept != nil && len(t.Accept) != n, t.Accept2 != nil && len(t.Accept2) != n:
+	case t.Accept == nil:
+		return tableError("no accept table")
+	case len(t.Accept) != n, t.Accept2 != nil && len(t.Accept2) != n:
 		return tableError("accept table of another length than %d", n)
 	case len(t.Next) != len(t.Check):
 		return tableError("%d next and %d check entries", len(t.Next), len(t.Check))
