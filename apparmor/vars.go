@@ -175,7 +175,9 @@ func (vs variableSet) inGlob(s string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		trimLeft := strings.HasSuffix(prefix, "/") && strings.Trim(prefix, "/") != ""
+		// AppArmor 3 and 4 trim every alternation; 6 leaves one alone that only
+		// slashes stand before, where the path then never matches.
+		trimLeft := strings.HasSuffix(prefix, "/") && (len(values) > 1 || strings.Trim(prefix, "/") != "")
 		trimRight := strings.HasPrefix(suffix, "/")
 		var b strings.Builder
 		if len(values) > 1 {
