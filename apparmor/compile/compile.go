@@ -178,11 +178,7 @@ func (p *Policy) Encode() ([]byte, error) { return blob.Encode(p.Blobs()...) }
 // them is an error.
 func (c *Compiler) Compile(p *apparmor.Policy) (*Policy, diag.List) {
 	var list diag.List
-	abi := p.ABI
-	if !p.ABIDeclared {
-		abi = c.opts.Kernel
-	}
-	s := supported(abi, c.opts)
+	s := supported(p.ABI, c.opts)
 	out := &Policy{}
 	for _, rp := range p.Profiles {
 		if prof := c.profile(rp, s, &list); prof != nil {

@@ -108,7 +108,7 @@ func (b *build) fileRule(r *apparmor.ResolvedRule, body *apparmor.FileBody) erro
 	audit := auditOf(r, link)
 	target := `/[^/].*`
 	subset := true
-	if body.LinkTarget != "" {
+	if body.LinkTarget != "" && !(b.s.level == Level3 && pathFirst(r)) {
 		if target, err = glob("", dfa.FilterSlashes(body.LinkTarget)); err != nil {
 			return err
 		}
@@ -118,6 +118,14 @@ func (b *build) fileRule(r *apparmor.ResolvedRule, body *apparmor.FileBody) erro
 		link |= link << 1 & apparmor.MayLock
 	}
 	return b.file.add(r, grant{mode: r.Mode, priority: r.Priority, perms: link, audit: audit}, path, target)
+}
+
+// pathFirst tells that a rule was written as "path perms -> name". AppArmor 3
+// takes the name for that of a profile even where the permission is link, and
+// so lets the link go anywhere.
+func pathFirst(r *apparmor.ResolvedRule) bool {
+	f, ok := r.Source.(*apparmor.FileRule)
+	return ok && !f.PermsFirst
 }
 
 // changeProfile adds the three expressions of a change_profile rule: for the
@@ -164,8 +172,12 @@ func (b *build) changeProfile(r *apparmor.ResolvedRule, body *apparmor.ChangePro
 	if err := b.file.add(r, g, exec); err != nil {
 		return err
 	}
+	if body.Exec != "" {
+		// So that rules with and without unsafe that overlap are a conflict.
+		g.perms |= execBits
+	}
 	if body.Unsafe {
-		g.perms |= execBits | allUnsafe
+		g.perms |= allUnsafe
 	}
 	return b.file.add(r, g, append([]string{exec}, label...)...)
 }

@@ -17,8 +17,7 @@ const (
 	afInet6 = 10
 	afMax   = 46 // families that net_allowed_af and AppArmor 3 know
 
-	sockPacket = 10
-	allTypes   = 0x43e // stream, dgram, raw, rdm, seqpacket, packet
+	allTypes = 0x43e // stream, dgram, raw, rdm, seqpacket, packet
 )
 
 // netMasks are sets of socket types for each family, as AppArmor 3 keeps them
@@ -66,16 +65,9 @@ const (
 	cmdOpt    = 4
 )
 
-func typeMask(t uint32) uint32 {
-	if t > sockPacket {
-		return t
-	}
-	return 1 << t
-}
-
 func (b *build) network(r *apparmor.ResolvedRule, body *apparmor.NetworkBody) error {
 	for _, m := range body.Matches {
-		b.net.add(r, int(m.Family), typeMask(m.Type))
+		b.net.add(r, int(m.Family), m.Types)
 	}
 	if b.s.level == Level3 {
 		if !b.s.netV8 && !b.s.network {
@@ -97,7 +89,7 @@ func (b *build) network(r *apparmor.ResolvedRule, body *apparmor.NetworkBody) er
 		if !ok {
 			order = append(order, m.Family)
 		}
-		w.types |= typeMask(m.Type)
+		w.types |= m.Types
 		w.protocol |= m.Protocol
 		families[m.Family] = w
 	}
@@ -437,7 +429,7 @@ func (b *build) unix(r *apparmor.ResolvedRule, body *apparmor.UnixBody) error {
 	hasPeer := body.PeerAddr.Set || body.PeerLabel.Set
 	mask := body.Perms
 	add := func(perms uint32, text string) error {
-		return b.addPolicy(r, mapNet(perms), b.unixAudit(r, body, mapNet(perms)), text)
+		return b.addPolicy(r, mapNet(perms), auditOf(r, mapNet(perms)), text)
 	}
 	if mask&apparmor.NetCreate != 0 && !hasPeer {
 		if err := add(apparmor.NetCreate, text); err != nil {
@@ -470,7 +462,11 @@ func (b *build) unix(r *apparmor.ResolvedRule, body *apparmor.UnixBody) error {
 		local = apparmor.NetAccept
 	}
 	if p := mask & local; p != 0 {
-		if err := add(p, text); err != nil {
+		audit := p
+		if b.s.level == Level3 {
+			audit = body.Perms & local
+		}
+		if err := b.addPolicy(r, mapNet(p), auditOf(r, mapNet(audit)), text); err != nil {
 			return err
 		}
 	}
@@ -493,14 +489,12 @@ func (b *build) unix(r *apparmor.ResolvedRule, body *apparmor.UnixBody) error {
 	if label, err = opt("", body.PeerLabel, anyText); err != nil {
 		return err
 	}
-	return add(body.Perms&netPeer, text+byteText(cmdAddr)+addr+label)
-}
-
-func (b *build) unixAudit(r *apparmor.ResolvedRule, body *apparmor.UnixBody, perms uint32) uint32 {
-	if b.s.level == Level3 && body.FromNetworkRule && r.Mode == apparmor.ModeDeny {
-		return 0
+	perms := mapNet(body.Perms & netPeer)
+	audit := perms
+	if b.s.level == Level3 {
+		audit = mapNet(body.Perms)
 	}
-	return auditOf(r, perms)
+	return b.addPolicy(r, perms, auditOf(r, audit), text+byteText(cmdAddr)+addr+label)
 }
 
 // unixAddr matches an address and its end.
@@ -524,6 +518,7 @@ func unixAddr(o apparmor.Opt) (string, error) {
 // and types.
 func (b *build) unixAsNetwork(r *apparmor.ResolvedRule, body *apparmor.UnixBody) error {
 	if r.Mode == apparmor.ModeDeny {
+		b.net.used = true
 		return nil // would take away more than the rule says
 	}
 	types := apparmor.AnyType

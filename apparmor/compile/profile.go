@@ -172,8 +172,10 @@ const (
 // attaches. Source: parser/parser_regex.c, process_profile_name_xmatch.
 func (b *build) attachment(p *blob.Profile, span diag.Span) {
 	rp := b.rp
+	// A name that is a path attaches too, but is no attachment by itself.
+	explicit := rp.Attachment != "" && (rp.Decl == nil || !rp.Decl.Attachment.IsZero())
 	name := rp.Attachment
-	if name == "" {
+	if !explicit {
 		name = rp.Local
 		if i := strings.LastIndex(name, "//"); i >= 0 {
 			name = name[i+2:]
@@ -184,7 +186,7 @@ func (b *build) attachment(p *blob.Profile, span diag.Span) {
 		b.errorf(span, "AA-GLOB", "profile name %q: %s", name, err)
 		return
 	}
-	if g.Kind == dfa.GlobLiteral && rp.Attachment == "" && len(rp.AltNames) == 0 && len(rp.Xattrs) == 0 {
+	if g.Kind == dfa.GlobLiteral && !explicit && len(rp.AltNames) == 0 && len(rp.Xattrs) == 0 {
 		return
 	}
 	r := newRules(b.c, b.s.level, false)
@@ -208,6 +210,10 @@ func (b *build) attachment(p *blob.Profile, span diag.Span) {
 	e := arena.AltList(alts)
 	if len(rp.Xattrs) > 0 {
 		if b.s.xattr && b.s.oob {
+			// The kernel asks for the values in the order of the list; the
+			// reference compiler's is that of the text backwards. Each value
+			// may be missing, and then all that follow.
+			tail := dfa.Epsilon
 			for _, x := range rp.Xattrs {
 				value := x.Value
 				if value == "" {
@@ -223,9 +229,11 @@ func (b *build) attachment(p *blob.Profile, span diag.Span) {
 					b.errorf(span, "AA-GLOB", "extended attribute %s: %s", x.Name, err)
 					return
 				}
-				e = arena.Cat(e, arena.Alt(dfa.Epsilon, arena.Cat(arena.OutOfBand(), v)))
+				tail = arena.Alt(dfa.Epsilon, arena.Cat(arena.Cat(arena.OutOfBand(), v), tail))
 				p.Xattrs = append(p.Xattrs, x.Name)
 			}
+			e = arena.Cat(e, tail)
+			slices.Reverse(p.Xattrs)
 		} else {
 			b.list.Warnf(span, "AA-NOT-ENFORCED", "profile %s: the target does not attach by extended attributes", rp.Name)
 		}

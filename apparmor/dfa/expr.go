@@ -60,9 +60,9 @@ const (
 type node struct {
 	op       op
 	nullable bool
-	hasOOB   bool
+	ends     bool // holds what ends the count of MinLen
 	a, b     int32
-	min      int32 // length of the shortest match before the first out-of-band symbol
+	min      int32
 }
 
 type nodeKey struct {
@@ -149,11 +149,11 @@ func (a *Arena) Class(s Set) Expr {
 		a.sets = append(a.sets, cs)
 		a.setCons[s] = id
 	}
-	return a.mk(node{op: opSet, a: id, min: 1})
+	return a.mk(node{op: opSet, a: id, min: 1, ends: a.sets[id].wide && s.Len() < 256})
 }
 
 // OutOfBand matches the out-of-band symbol.
-func (a *Arena) OutOfBand() Expr { return a.mk(node{op: opOOB, hasOOB: true}) }
+func (a *Arena) OutOfBand() Expr { return a.mk(node{op: opOOB, ends: true}) }
 
 // Cat matches x and then y.
 func (a *Arena) Cat(x, y Expr) Expr {
@@ -191,8 +191,8 @@ func (a *Arena) cat1(x, y Expr) Expr {
 		return e
 	}
 	nx, ny := &a.nodes[x], &a.nodes[y]
-	n := node{op: opCat, a: int32(x), b: int32(y), nullable: nx.nullable && ny.nullable, hasOOB: nx.hasOOB || ny.hasOOB, min: nx.min}
-	if !nx.hasOOB {
+	n := node{op: opCat, a: int32(x), b: int32(y), nullable: nx.nullable && ny.nullable, ends: nx.ends || ny.ends, min: nx.min}
+	if !nx.ends {
 		n.min = addLen(nx.min, ny.min)
 	}
 	e := Expr(len(a.nodes))
@@ -231,7 +231,7 @@ func (a *Arena) Alt(x, y Expr) Expr {
 	nx, ny := &a.nodes[x], &a.nodes[y]
 	return a.mk(node{
 		op: opAlt, a: int32(x), b: int32(y), nullable: nx.nullable || ny.nullable,
-		hasOOB: nx.hasOOB || ny.hasOOB, min: min(nx.min, ny.min),
+		ends: nx.ends || ny.ends, min: min(nx.min, ny.min),
 	})
 }
 
@@ -260,7 +260,7 @@ func (a *Arena) Star(x Expr) Expr {
 	if body == Empty {
 		e = Epsilon
 	} else {
-		e = a.mk(node{op: opStar, a: int32(body), nullable: true, hasOOB: a.nodes[body].hasOOB})
+		e = a.mk(node{op: opStar, a: int32(body), nullable: true, ends: a.nodes[body].ends})
 	}
 	a.stars[x] = e
 	return e
@@ -286,9 +286,11 @@ func (a *Arena) strip(x Expr) Expr {
 	}
 }
 
-// MinLen is the length in bytes of the shortest match, counted up to the first
-// out-of-band symbol: the kernel's measure of how specific an attachment is.
-// Source: security/apparmor/domain.c, find_attach.
+// MinLen is the length of the shortest match, counted up to the first out-of-
+// band symbol or inverted class: the reference compiler's measure of how
+// specific an attachment is, of which the kernel takes the greatest.
+// Source: parser/libapparmor_re/expr-tree.h, min_match_len;
+// security/apparmor/domain.c, find_attach.
 func (a *Arena) MinLen(x Expr) int { return int(a.nodes[x].min) }
 
 // HasEmpty reports whether x matches the empty string.
