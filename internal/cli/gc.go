@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 )
 
 func newGCCommand(e *env) *cobra.Command {
@@ -23,7 +23,7 @@ container still carries one. Containers in use are left alone.`,
 			if err != nil {
 				return err
 			}
-			got, err := container.Collect(dir, registry(dir))
+			got, err := delegate.Collect(dir, registry(dir))
 			if e.json {
 				if perr := e.printJSON(got); perr != nil {
 					return perr

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/store/bolt"
 	"github.com/palisade-sec/palisade/svirt"
@@ -34,7 +37,7 @@ ends; volumes stay.`,
   palisade run --rootfs ./busybox -t -- /bin/sh
   palisade run --policy strict --image alpine.tar -v ./data:/data:ro -- ls /data`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 && o.Image == "" {
 				return fail(errors.New("no command to run")).hint("palisade run [flags] -- COMMAND, for example: palisade run -- /palisade version")
 			}
 			return nil
@@ -100,12 +103,24 @@ func registry(dir *state.Dir) *svirt.Registry {
 // explainRun adds what a person can do about an error.
 func explainRun(err error) error {
 	switch {
-	case errors.Is(err, container.ErrNoRuntime):
+	case errors.Is(err, delegate.ErrNoRuntime):
 		return fail(err).hint("install runc or crun (apt-get install runc), or name one with --runtime")
 	case errors.Is(err, state.ErrExists), errors.Is(err, state.ErrBusy):
 		return fail(err).hint("'palisade ps' shows what runs; give another --name")
 	case errors.Is(err, state.ErrName):
 		return fail(err).hint("for example: --name web-1")
+	case errors.Is(err, container.ErrNoCommand):
+		return fail(err).hint("the image names none; give one behind --")
+	case errors.Is(err, container.ErrVolume):
+		return fail(err).hint("for example: -v ./data:/data:ro")
+	case errors.Is(err, container.ErrSystemPath):
+		return fail(err).hint("leave out :Z or :z, or copy what the container needs to a folder of its own")
+	case errors.Is(err, image.ErrFormat):
+		return fail(err).hint("'docker save' and 'skopeo copy … oci:DIR' write what is wanted")
+	case errors.As(err, new(*image.HostileError)), errors.Is(err, image.ErrTooLarge):
+		return fail(err).hint("nothing of the image was kept; do not use it")
+	case errors.Is(err, syscall.ENOSPC):
+		return fail(err).hint("nothing was left behind; %s names a folder with more room", state.EnvDir)
 	case errors.Is(err, svirt.ErrExhausted):
 		return fail(err).hint("'palisade gc' frees the labels of containers that are gone")
 	}

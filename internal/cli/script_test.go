@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 )
 
 var update = flag.Bool("update", false, "write what commands printed into the golden files")
@@ -44,7 +45,7 @@ func condition(name string) (bool, error) {
 	if name != "container" {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
-	if _, err := container.FindRuntime(""); err != nil || os.Geteuid() != 0 {
+	if _, err := delegate.FindRuntime(""); err != nil || os.Geteuid() != 0 {
 		return false, nil
 	}
 	self, err := os.Executable()

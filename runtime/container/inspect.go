@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/state"
 )
@@ -47,7 +48,7 @@ func summarize(r state.Record) (Summary, error) {
 	if s.Command == nil {
 		s.Command = []string{}
 	}
-	st, found, err := query(r.Runtime, r.ID)
+	st, found, err := delegate.Query(r.Runtime, r.ID)
 	switch {
 	case err != nil:
 		return s, err

@@ -6,7 +6,7 @@
 // Everything that a container needs on the host is in its folder of the state
 // directory, in mounts of a private mount namespace, and in the label registry.
 // The mounts go when the last process does; folder and label go when [Run]
-// returns, or, when it is killed, with [Collect].
+// returns, or, when it is killed, with [delegate.Collect].
 package container
 
 import (
@@ -18,16 +18,21 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
@@ -64,6 +69,9 @@ type Options struct {
 // ErrStart says that the OCI runtime did not get as far as running the command.
 var ErrStart = errors.New("the OCI runtime could not start the container")
 
+// ErrNoCommand says that neither the caller nor the image names a command.
+var ErrNoCommand = errors.New("no command to run")
+
 // NewID draws a name for a container that was given none.
 func NewID() string {
 	var b [6]byte
@@ -75,10 +83,7 @@ func NewID() string {
 // and the number of the signal for one that was killed by a signal. With an
 // error nothing was run, and nothing is left behind.
 func Run(dir *state.Dir, labels *svirt.Registry, o Options) (code int, err error) {
-	if len(o.Args) == 0 {
-		return 0, errors.New("no command to run")
-	}
-	rt, err := FindRuntime(o.Runtime)
+	rt, err := delegate.FindRuntime(o.Runtime)
 	if err != nil {
 		return 0, err
 	}
@@ -88,15 +93,25 @@ func Run(dir *state.Dir, labels *svirt.Registry, o Options) (code int, err error
 	if o.Hostname == "" {
 		o.Hostname = hostname(o.Name)
 	}
-	if o.Workdir == "" {
-		o.Workdir = "/"
+	volumes, err := parseVolumes(o.Volumes)
+	if err != nil {
+		return 0, err
 	}
 	src, err := o.root(dir)
 	if err != nil {
 		return 0, err
 	}
+	if len(o.Args) == 0 {
+		return 0, ErrNoCommand
+	}
+	if o.Workdir == "" {
+		o.Workdir = "/"
+	}
+	if !path.IsAbs(o.Workdir) {
+		return 0, fmt.Errorf("working folder %q: want an absolute path", o.Workdir)
+	}
 	r := &run{
-		dir: dir, opts: o, source: src,
+		dir: dir, opts: o, source: src, volumes: volumes,
 		registry: labels,
 		host:     confine.ReadHost(),
 	}
@@ -113,8 +128,26 @@ func Run(dir *state.Dir, labels *svirt.Registry, o Options) (code int, err error
 	return r.execute()
 }
 
-func (o *Options) root(*state.Dir) (rootSource, error) {
+// root finds the root file system, and takes from an image what was not given.
+func (o *Options) root(dir *state.Dir) (rootSource, error) {
 	switch {
+	case o.Image != "":
+		img, err := image.Load(dir.Images(), o.Image)
+		if err != nil {
+			return rootSource{}, err
+		}
+		o.imageEnv = img.Env
+		if len(o.Args) == 0 {
+			o.Args = img.Cmd
+		}
+		o.Args = slices.Concat(img.Entrypoint, o.Args)
+		if o.Workdir == "" {
+			o.Workdir = img.Workdir
+		}
+		if o.User == "" {
+			o.User = img.User
+		}
+		return rootSource{lower: []string{img.Root}}, nil
 	case o.Rootfs != "":
 		return folderRoot(o.Rootfs)
 	default:
@@ -133,6 +166,7 @@ type run struct {
 	dir      *state.Dir
 	opts     Options
 	source   rootSource
+	volumes  []volume
 	registry *svirt.Registry
 	host     confine.Host
 	c        *state.Container
@@ -142,14 +176,14 @@ type run struct {
 // claim takes the name and, with it, the label.
 func (r *run) claim(rt string) (*state.Container, error) {
 	rec := state.Record{
-		ID: r.opts.Name, Engine: EnginePalisade, Policy: r.opts.Policy, Created: time.Now().UTC(),
+		ID: r.opts.Name, Engine: delegate.EnginePalisade, Policy: r.opts.Policy, Created: time.Now().UTC(),
 		Runtime: state.Runtime{Path: rt, Args: []string{"--root", r.dir.RuntimeRoot()}},
 		Command: r.opts.Args,
 	}
 	c, err := r.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
 		// A dead one gives its name away.
-		if cerr := CollectOne(r.dir, r.registry, r.opts.Name); cerr == nil {
+		if cerr := delegate.CollectOne(r.dir, r.registry, r.opts.Name); cerr == nil {
 			c, err = r.dir.Create(rec)
 		}
 	}
@@ -157,12 +191,12 @@ func (r *run) claim(rt string) (*state.Container, error) {
 }
 
 func (r *run) cleanUp() error {
-	err := destroyIfLeft(r.c.Runtime, r.dir.RuntimeRoot(), r.c.ID)
-	return errors.Join(err, forget(r.registry, r.c))
+	err := delegate.DestroyIfLeft(r.c.Runtime, r.dir.RuntimeRoot(), r.c.ID)
+	return errors.Join(err, delegate.Forget(r.registry, r.c))
 }
 
 func (r *run) execute() (int, error) {
-	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Holder: HolderRun, Bundle: r.c.Path(), Sensitivity: r.opts.Policy.Label.Level})
+	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Holder: delegate.HolderRun, Bundle: r.c.Path(), Sensitivity: r.opts.Policy.Label.Level})
 	if err != nil {
 		return 0, err
 	}
@@ -207,6 +241,9 @@ func (r *run) inPrivateMounts() (int, error) {
 		return 0, err
 	}
 	spec := baseSpec(rootfs, r.opts, u)
+	if err := r.addVolumes(spec); err != nil {
+		return 0, err
+	}
 	if err := oci.Apply(spec, r.conf); err != nil {
 		return 0, err
 	}
@@ -223,6 +260,29 @@ func (r *run) inPrivateMounts() (int, error) {
 	return r.start()
 }
 
+// addVolumes mounts the volumes, and labels those that are to be labelled.
+func (r *run) addVolumes(spec *specs.Spec) error {
+	for _, v := range r.volumes {
+		spec.Mounts = append(spec.Mounts, v.mount())
+		if v.relabel == "" || !r.host.SELinux {
+			continue
+		}
+		context := r.host.FileContext
+		if v.relabel == "Z" {
+			context = r.conf.MountLabel
+			// Recorded first: the label stays taken if we are killed halfway.
+			r.c.Labelled = true
+			if err := r.c.Save(); err != nil {
+				return err
+			}
+		}
+		if err := relabel(v.src, context); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ask records what is to be in force.
 func (r *run) ask(asked effective.State) (err error) {
 	if r.c.Asked, err = json.Marshal(asked); err != nil {
@@ -234,11 +294,18 @@ func (r *run) ask(asked effective.State) (err error) {
 // start runs the OCI runtime and waits for it.
 func (r *run) start() (int, error) {
 	log := r.c.Path("runtime.log")
-	cmd := runtimeCommand(r.c.Runtime, "--log", log, "run", "--bundle", r.c.Bundle, r.c.ID)
+	cmd := delegate.Command(r.c.Runtime, "--log", log, "run", "--bundle", r.c.Bundle, r.c.ID)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r.opts.Stdin, r.opts.Stdout, r.opts.Stderr
 	// A session of its own keeps the terminal's signals from arriving twice:
 	// once from the terminal and once from here.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	if r.opts.TTY {
+		finish, err := terminal(cmd, r.opts)
+		if err != nil {
+			return 0, err
+		}
+		defer finish()
+	}
 	forward := forwardSignals(cmd)
 	defer forward.stop()
 	if err := cmd.Start(); err != nil {
@@ -266,5 +333,5 @@ func readLog(path string) string {
 	if err != nil || !bytes.Contains(b, []byte("level=error")) {
 		return ""
 	}
-	return lastLine(b)
+	return delegate.LastLine(b)
 }

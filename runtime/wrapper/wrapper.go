@@ -26,7 +26,7 @@ import (
 
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/runtime/state"
@@ -60,7 +60,7 @@ func run(c *call, registry func(*state.Dir) *svirt.Registry) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	rt, err := container.FindRuntime(cfg.Runtime)
+	rt, err := delegate.FindRuntime(cfg.Runtime)
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +108,7 @@ func (w *wrapper) replace() error {
 	return &os.PathError{Op: "exec", Path: w.runtime, Err: err}
 }
 
-// realRuntime is how the runtime is called later, about the same container.
+// realRuntime is how the runtime is called later, about the same delegate.
 func (w *wrapper) realRuntime() state.Runtime {
 	r := state.Runtime{Path: w.runtime}
 	for _, name := range []string{"root", "cgroup-manager"} {
@@ -151,7 +151,7 @@ func (w *wrapper) create() error {
 		return err
 	}
 	rec := state.Record{
-		ID: w.call.id(), Engine: container.EngineOCI, Policy: p, Created: time.Now().UTC(),
+		ID: w.call.id(), Engine: delegate.EngineOCI, Policy: p, Created: time.Now().UTC(),
 		Runtime: w.realRuntime(), Bundle: bundle,
 	}
 	if spec.Process != nil {
@@ -190,7 +190,7 @@ func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
 func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
 	c, err := w.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
-		if cerr := container.CollectOne(w.dir, w.registry, rec.ID); cerr != nil {
+		if cerr := delegate.CollectOne(w.dir, w.registry, rec.ID); cerr != nil {
 			return nil, errors.Join(err, cerr)
 		}
 		c, err = w.dir.Create(rec)
@@ -227,7 +227,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 
 // label reserves the label that the engine has chosen, or one of our own.
 func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
-	claim := svirt.Claim{ID: c.ID, Holder: container.HolderOCI, Bundle: c.Bundle, Sensitivity: c.Policy.Label.Level}
+	claim := svirt.Claim{ID: c.ID, Holder: delegate.HolderOCI, Bundle: c.Bundle, Sensitivity: c.Policy.Label.Level}
 	if spec.Process != nil && spec.Process.SelinuxLabel != "" {
 		ctx, err := selinux.ParseContext(spec.Process.SelinuxLabel)
 		if err != nil {
@@ -312,7 +312,7 @@ func (w *wrapper) delete() (int, error) {
 	}
 	// Forgetting goes by whether the runtime still has it, not by the exit code:
 	// deleting twice fails, and still it is gone.
-	if cerr := container.CollectOne(w.dir, w.registry, w.call.id()); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
+	if cerr := delegate.CollectOne(w.dir, w.registry, w.call.id()); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
 		fmt.Fprintf(os.Stderr, "palisade-oci: warning: %v\n", cerr)
 	}
 	return cmd.ProcessState.ExitCode(), nil

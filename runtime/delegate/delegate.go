@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package container
+// Package delegate calls the OCI runtime that does the work below Palisade, and
+// cleans up what it and killed processes have left.
+package delegate
 
 import (
 	"bytes"
@@ -52,26 +54,27 @@ func FindRuntime(name string) (string, error) {
 	return "", ErrNoRuntime
 }
 
-// runtimeState is what an OCI runtime says about a container.
-type runtimeState struct {
+// State is what an OCI runtime says about a container.
+type State struct {
 	ID     string `json:"id"`
 	Status string `json:"status"`
 	PID    int    `json:"pid"`
 	Bundle string `json:"bundle"`
 }
 
-func runtimeCommand(r state.Runtime, args ...string) *exec.Cmd {
+// Command prepares a call of the runtime.
+func Command(r state.Runtime, args ...string) *exec.Cmd {
 	return exec.Command(r.Path, append(append([]string(nil), r.Args...), args...)...)
 }
 
-// query asks the runtime for a container. found is false when it knows none of
+// Query asks the runtime for a container. found is false when it knows none of
 // that ID.
-func query(r state.Runtime, id string) (st runtimeState, found bool, err error) {
+func Query(r state.Runtime, id string) (st State, found bool, err error) {
 	if r.Path == "" {
 		return st, false, nil
 	}
 	var stderr bytes.Buffer
-	cmd := runtimeCommand(r, "state", id)
+	cmd := Command(r, "state", id)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -79,7 +82,7 @@ func query(r state.Runtime, id string) (st runtimeState, found bool, err error) 
 		if errors.As(err, &exit) && notThere(stderr.String()) {
 			return st, false, nil
 		}
-		return st, false, fmt.Errorf("%s state %s: %w: %s", filepath.Base(r.Path), id, err, lastLine(stderr.Bytes()))
+		return st, false, fmt.Errorf("%s state %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))
 	}
 	if err := json.Unmarshal(out, &st); err != nil {
 		return st, false, fmt.Errorf("%s state %s: %w", filepath.Base(r.Path), id, err)
@@ -98,25 +101,25 @@ func notThere(message string) bool {
 }
 
 // destroy ends a container and lets the runtime forget it.
-func destroy(r state.Runtime, id string) error {
+func Destroy(r state.Runtime, id string) error {
 	if r.Path == "" {
 		return nil
 	}
-	if _, found, err := query(r, id); err == nil && !found {
+	if _, found, err := Query(r, id); err == nil && !found {
 		return nil
 	}
 	var stderr bytes.Buffer
-	cmd := runtimeCommand(r, "delete", "--force", id)
+	cmd := Command(r, "delete", "--force", id)
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil && !notThere(stderr.String()) {
-		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, lastLine(stderr.Bytes()))
+		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))
 	}
 	return nil
 }
 
-// lastLine is the last line of what a runtime said, without the decoration of
+// LastLine is the last line of what a runtime said, without the decoration of
 // its logger.
-func lastLine(b []byte) string {
+func LastLine(b []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	line := strings.TrimSpace(lines[len(lines)-1])
 	if _, msg, ok := strings.Cut(line, " msg="); ok {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package container
+package delegate
 
 import (
 	"errors"
@@ -70,7 +70,7 @@ func CollectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
 // collect removes c unless an engine still has it.
 func collect(dir *state.Dir, registry *svirt.Registry, c *state.Container) (gone bool, err error) {
 	if c.Engine == EngineOCI {
-		_, found, err := query(c.Runtime, c.ID)
+		_, found, err := Query(c.Runtime, c.ID)
 		if err != nil || found {
 			c.Close()
 			return false, err
@@ -83,12 +83,12 @@ func collect(dir *state.Dir, registry *svirt.Registry, c *state.Container) (gone
 				r.Args = []string{"--root", dir.RuntimeRoot()}
 			}
 		}
-		if err := destroyIfLeft(r, dir.RuntimeRoot(), c.ID); err != nil {
+		if err := DestroyIfLeft(r, dir.RuntimeRoot(), c.ID); err != nil {
 			c.Close()
 			return false, err
 		}
 	}
-	return true, forget(registry, c)
+	return true, Forget(registry, c)
 }
 
 // Engines of records.
@@ -97,17 +97,17 @@ const (
 	EngineOCI      = "oci"
 )
 
-// destroyIfLeft ends a container if the runtime has anything of it.
-func destroyIfLeft(r state.Runtime, root, id string) error {
+// DestroyIfLeft ends a container if the runtime has anything of it.
+func DestroyIfLeft(r state.Runtime, root, id string) error {
 	if _, err := os.Lstat(filepath.Join(root, id)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return destroy(r, id)
+	return Destroy(r, id)
 }
 
 // forget removes the folder, then frees the label: a label must not be free
 // while something may still carry it.
-func forget(registry *svirt.Registry, c *state.Container) error {
+func Forget(registry *svirt.Registry, c *state.Container) error {
 	labelled := c.Labelled
 	if err := c.Remove(); err != nil {
 		return err
