@@ -24,6 +24,7 @@ import (
 var appArmorVerbs = []func(*env) *cobra.Command{
 	newAppArmorCheckCommand,
 	newAppArmorFmtCommand,
+	newAppArmorGenerateCommand,
 }
 
 func newAppArmorCommand(e *env) *cobra.Command {
@@ -414,4 +415,43 @@ func replaceFile(path string, text []byte) error {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+func newAppArmorGenerateCommand(e *env) *cobra.Command {
+	var c apparmor.ContainerProfile
+	cmd := &cobra.Command{
+		Use:   "generate [flags]",
+		Short: "print a profile for containers, Docker's default by name and meaning",
+		Long: `Prints the text of a profile for containers. By default it is docker-default: it
+allows what Docker's own profile allows, but what it denies below /proc and /sys
+is the exact complement of what a container may write there, where Docker's
+patterns deny a little more and a little less than their comments say. The text
+needs no other file, and any AppArmor parser reads it.`,
+		Example: "  palisade apparmor generate\n  palisade apparmor generate --name web --sender podman | palisade apparmor check -",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("sender") {
+				c.Senders = nil
+			}
+			text := c.Text()
+			if _, diags := apparmor.Parse("generated", text); diags.HasErrors() {
+				return fail(diags).hint("a profile's name and those of senders are single words")
+			}
+			if e.json {
+				name := c.Name
+				if name == "" {
+					name = apparmor.DockerDefaultName
+				}
+				return e.printJSON(struct {
+					Name string `json:"name"`
+					Text string `json:"text"`
+				}{name, string(text)})
+			}
+			_, err := e.stdout.Write(text)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&c.Name, "name", "", "name of the profile (default docker-default)")
+	cmd.Flags().StringArrayVar(&c.Senders, "sender", nil, "profile, besides unconfined, that may send signals into the container; may be repeated (default runc, crun)")
+	return cmd
 }
