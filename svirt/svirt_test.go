@@ -10,60 +10,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// memory is a Store without a disk.
-type memory struct {
-	ids    map[string]Record
-	levels map[string]string
-}
-
-func newMemory() *memory { return &memory{map[string]Record{}, map[string]string{}} }
-
-func (m *memory) Update(fn func(Tx) error) error { return fn(m) }
-func (m *memory) View(fn func(Tx) error) error   { return fn(m) }
-
-func (m *memory) ByID(id string) (Record, bool, error) {
-	r, ok := m.ids[id]
-	return r, ok, nil
-}
-
-func (m *memory) ByLevel(level string) (Record, bool, error) {
-	id, ok := m.levels[level]
-	return m.ids[id], ok, nil
-}
-
-func (m *memory) Put(r Record) error {
-	if err := m.Delete(r.ID); err != nil {
-		return err
-	}
-	m.ids[r.ID], m.levels[r.Level] = r, r.ID
-	return nil
-}
-
-func (m *memory) Delete(id string) error {
-	if r, ok := m.ids[id]; ok {
-		delete(m.levels, r.Level)
-		delete(m.ids, id)
-	}
-	return nil
-}
-
-func (m *memory) Len() (int, error) { return len(m.ids), nil }
-
-func (m *memory) Each(fn func(Record) error) error {
-	for _, r := range m.ids {
-		if err := fn(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// TestPairLevel wants every pair of a range exactly once.
-func TestPairLevel(t *testing.T) {
+// TestPair wants every pair of a range exactly once.
+func TestPair(t *testing.T) {
 	const n = 40
 	seen := map[string]bool{}
 	for k := range n * (n - 1) / 2 {
-		seen[pairLevel("s0", k)] = true
+		i, j := pair(k)
+		seen[fmt.Sprintf("s0:c%d,c%d", i, j)] = true
 	}
 	for i := range n {
 		for j := i + 1; j < n; j++ {
@@ -78,7 +31,7 @@ func TestPairLevel(t *testing.T) {
 }
 
 func TestReserveUntilExhausted(t *testing.T) {
-	r := &Registry{Store: newMemory(), Categories: 6}
+	r := &Registry{Store: &Memory{}, Quarantine: -1, Categories: 6}
 	held := map[string]string{}
 	for i := range 15 {
 		id := fmt.Sprintf("c%d", i)
@@ -103,7 +56,7 @@ func TestReserveUntilExhausted(t *testing.T) {
 }
 
 func TestReserveExplicit(t *testing.T) {
-	r := &Registry{Store: newMemory()}
+	r := &Registry{Store: &Memory{}, Quarantine: -1}
 	rec, err := r.Reserve(Claim{ID: "a", Level: "s0:c9,c3"})
 	if err != nil || rec.Level != "s0:c3,c9" {
 		t.Fatalf("got %q, %v; want the canonical s0:c3,c9", rec.Level, err)
@@ -123,7 +76,7 @@ func TestReserveExplicit(t *testing.T) {
 // a draining one is not given out.
 func TestLife(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := &Registry{Store: newMemory(), Categories: rapid.IntRange(2, 7).Draw(t, "categories")}
+		r := &Registry{Store: &Memory{}, Quarantine: -1, Categories: rapid.IntRange(2, 7).Draw(t, "categories")}
 		pairs := r.Categories * (r.Categories - 1) / 2
 		held := map[string]string{} // ID → level
 		id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("c%d", rapid.IntRange(0, 9).Draw(t, "id")) })

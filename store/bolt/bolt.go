@@ -2,11 +2,12 @@
 
 // Package bolt keeps the label registry of one host in a bbolt file.
 //
-// The file is opened for each transaction and closed behind it, so that many
-// short-lived processes share it; the lock that bbolt takes on the file makes
-// them wait for each other. A commit is on disk before Update returns, and a
-// process that dies at any instruction leaves either all of its transaction or
-// nothing.
+// [Open] is for many short-lived processes: the file is opened for each
+// transaction and closed behind it, and the lock that bbolt takes on it makes
+// them wait for each other. [Own] is for the one process that serves all others:
+// it keeps the file open and commits what came in meanwhile together. Either
+// way a commit is on disk before Update returns, and a process that dies at any
+// instruction leaves all of its transaction or nothing.
 package bolt
 
 import (
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/palisade-sec/palisade/svirt"
 )
@@ -25,28 +27,51 @@ import (
 // LockTimeout bounds how long one transaction waits for the others.
 const LockTimeout = 30 * time.Second
 
+// ErrLocked says that another process has the file and does not give it away:
+// one that [Own]s it.
+var ErrLocked = berrors.ErrTimeout
+
 var (
-	bucketIDs    = []byte("id")    // ID → record as JSON
-	bucketLevels = []byte("level") // level → ID
+	bucketIDs       = []byte("id")        // ID → record as JSON
+	bucketLevels    = []byte("level")     // level → ID
+	bucketIrregular = []byte("irregular") // ID of a record whose level is no plain pair → nothing
 )
 
 // Registry is a [svirt.Store] in one file. It is safe for concurrent use by
 // goroutines and processes.
-type Registry struct{ path string }
+type Registry struct {
+	path    string
+	timeout time.Duration
+}
 
 // Open returns the store in the file at path; the file is made when it is first
 // written. The folder must exist.
-func Open(path string) *Registry { return &Registry{path: path} }
+func Open(path string) *Registry { return &Registry{path: path, timeout: LockTimeout} }
 
-func (s *Registry) with(readOnly bool, fn func(*bbolt.DB) error) (err error) {
+// WithTimeout returns the store with another bound on waiting for the lock;
+// beyond it, transactions fail with [ErrLocked].
+func (s *Registry) WithTimeout(d time.Duration) *Registry {
+	return &Registry{path: s.path, timeout: d}
+}
+
+func (s *Registry) open(readOnly bool) (*bbolt.DB, error) {
 	opts := *bbolt.DefaultOptions
-	opts.Timeout = LockTimeout
+	opts.Timeout = s.timeout
 	opts.ReadOnly = readOnly
 	opts.NoFreelistSync = true
+	opts.FreelistType = bbolt.FreelistMapType
 	opts.InitialMmapSize = 1 << 20
 	db, err := bbolt.Open(s.path, 0o600, &opts)
 	if err != nil {
-		return fmt.Errorf("open label registry %s: %w", s.path, err)
+		return nil, fmt.Errorf("open label registry %s: %w", s.path, err)
+	}
+	return db, nil
+}
+
+func (s *Registry) with(readOnly bool, fn func(*bbolt.DB) error) (err error) {
+	db, err := s.open(readOnly)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	return fn(db)
@@ -69,9 +94,12 @@ func (s *Registry) create() error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err1 := tx.CreateBucketIfNotExists(bucketIDs)
-		_, err2 := tx.CreateBucketIfNotExists(bucketLevels)
-		return errors.Join(err1, err2)
+		var errs []error
+		for _, b := range [][]byte{bucketIDs, bucketLevels, bucketIrregular} {
+			_, err := tx.CreateBucketIfNotExists(b)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
@@ -88,69 +116,86 @@ func (s *Registry) Update(fn func(svirt.Tx) error) error {
 	if err := s.create(); err != nil {
 		return fmt.Errorf("create label registry %s: %w", s.path, err)
 	}
-	return s.with(false, func(db *bbolt.DB) error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			t, err := open(tx)
-			if err != nil {
-				return err
-			}
-			return fn(t)
-		})
-	})
+	return s.with(false, func(db *bbolt.DB) error { return update(db, fn) })
 }
 
 // View runs fn on a consistent state. A registry that does not exist is empty.
 func (s *Registry) View(fn func(svirt.Tx) error) error {
 	if _, err := os.Lstat(s.path); errors.Is(err, os.ErrNotExist) {
-		return fn(empty{})
+		return (&svirt.Memory{}).View(fn)
 	}
-	return s.with(true, func(db *bbolt.DB) error {
-		return db.View(func(tx *bbolt.Tx) error {
-			t, err := open(tx)
-			if err != nil {
-				return err
-			}
-			return fn(t)
-		})
-	})
+	return s.with(true, func(db *bbolt.DB) error { return view(db, fn) })
 }
 
-// Check verifies that the file is whole and that the two indexes agree.
+// Check verifies that the file is whole and that its indexes agree.
 func (s *Registry) Check() error {
 	if _, err := os.Lstat(s.path); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return s.with(true, func(db *bbolt.DB) error {
-		return db.View(func(tx *bbolt.Tx) error {
-			var errs []error
-			for err := range tx.Check() {
-				errs = append(errs, err)
-			}
-			t, err := open(tx)
-			if err != nil {
-				return errors.Join(append(errs, err)...)
-			}
-			n := 0
-			errs = append(errs, t.Each(func(r svirt.Record) error {
-				n++
-				if id := t.levels.Get([]byte(r.Level)); string(id) != r.ID {
-					errs = append(errs, fmt.Errorf("level %s of %s is held by %q", r.Level, r.ID, id))
-				}
-				return nil
-			}))
-			if m := t.levels.Stats().KeyN; m != n {
-				errs = append(errs, fmt.Errorf("%d holders and %d levels", n, m))
-			}
-			return errors.Join(errs...)
-		})
+	return s.with(true, check)
+}
+
+func update(db *bbolt.DB, fn func(svirt.Tx) error) error {
+	return db.Update(func(tx *bbolt.Tx) error {
+		t, err := open(tx)
+		if err != nil {
+			return err
+		}
+		return fn(t)
 	})
 }
 
-type transaction struct{ ids, levels *bbolt.Bucket }
+func view(db *bbolt.DB, fn func(svirt.Tx) error) error {
+	return db.View(func(tx *bbolt.Tx) error {
+		t, err := open(tx)
+		if err != nil {
+			return err
+		}
+		return fn(t)
+	})
+}
+
+func check(db *bbolt.DB) error {
+	return db.View(func(tx *bbolt.Tx) error {
+		var errs []error
+		for err := range tx.Check() {
+			errs = append(errs, err)
+		}
+		t, err := open(tx)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		levels, irregular := 0, 0
+		errs = append(errs, t.Each(func(r svirt.Record) error {
+			if r.Group != "" {
+				return nil
+			}
+			levels++
+			if id := t.levels.Get([]byte(r.Level)); string(id) != r.ID {
+				errs = append(errs, fmt.Errorf("level %s of %s is held by %q", r.Level, r.ID, id))
+			}
+			if listed := t.irregular.Get([]byte(r.ID)) != nil; listed == svirt.Regular(r.Level) {
+				errs = append(errs, fmt.Errorf("level %s of %s: irregular is %v", r.Level, r.ID, listed))
+			} else if listed {
+				irregular++
+			}
+			return nil
+		}))
+		if n := t.levels.Stats().KeyN; n != levels {
+			errs = append(errs, fmt.Errorf("%d holders and %d levels", levels, n))
+		}
+		if n := t.irregular.Stats().KeyN; n != irregular {
+			errs = append(errs, fmt.Errorf("%d irregular levels, %d listed", irregular, n))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+type transaction struct{ ids, levels, irregular *bbolt.Bucket }
 
 func open(tx *bbolt.Tx) (transaction, error) {
-	t := transaction{ids: tx.Bucket(bucketIDs), levels: tx.Bucket(bucketLevels)}
-	if t.ids == nil || t.levels == nil {
+	t := transaction{ids: tx.Bucket(bucketIDs), levels: tx.Bucket(bucketLevels), irregular: tx.Bucket(bucketIrregular)}
+	if t.ids == nil || t.levels == nil || t.irregular == nil {
 		return t, errors.New("label registry: this is another program's file")
 	}
 	return t, nil
@@ -182,35 +227,42 @@ func (t transaction) ByLevel(level string) (svirt.Record, bool, error) {
 }
 
 func (t transaction) Put(r svirt.Record) error {
-	if other := t.levels.Get([]byte(r.Level)); other != nil && string(other) != r.ID {
+	if other := t.levels.Get([]byte(r.Level)); other != nil && r.Group == "" && string(other) != r.ID {
 		return fmt.Errorf("level %s is held by %s: %w", r.Level, other, svirt.ErrInUse)
 	}
-	if err := t.dropLevel(r.ID); err != nil {
+	if err := t.unindex(r.ID); err != nil {
 		return err
 	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.ids.Put([]byte(r.ID), b), t.levels.Put([]byte(r.Level), []byte(r.ID)))
-}
-
-func (t transaction) dropLevel(id string) error {
-	old, ok, err := t.ByID(id)
-	if err != nil || !ok {
+	if err := t.ids.Put([]byte(r.ID), b); err != nil || r.Group != "" {
 		return err
 	}
-	return t.levels.Delete([]byte(old.Level))
+	if err := t.levels.Put([]byte(r.Level), []byte(r.ID)); err != nil || svirt.Regular(r.Level) {
+		return err
+	}
+	return t.irregular.Put([]byte(r.ID), []byte{})
+}
+
+func (t transaction) unindex(id string) error {
+	old, ok, err := t.ByID(id)
+	if err != nil || !ok || old.Group != "" {
+		return err
+	}
+	if err := t.levels.Delete([]byte(old.Level)); err != nil || svirt.Regular(old.Level) {
+		return err
+	}
+	return t.irregular.Delete([]byte(id))
 }
 
 func (t transaction) Delete(id string) error {
-	if err := t.dropLevel(id); err != nil {
+	if err := t.unindex(id); err != nil {
 		return err
 	}
 	return t.ids.Delete([]byte(id))
 }
-
-func (t transaction) Len() (int, error) { return t.ids.Stats().KeyN, nil }
 
 func (t transaction) Each(fn func(svirt.Record) error) error {
 	return t.ids.ForEach(func(_, v []byte) error {
@@ -222,13 +274,12 @@ func (t transaction) Each(fn func(svirt.Record) error) error {
 	})
 }
 
-// empty is the registry before its first label.
-type empty struct{}
-
-func (empty) ByID(string) (svirt.Record, bool, error)    { return svirt.Record{}, false, nil }
-func (empty) ByLevel(string) (svirt.Record, bool, error) { return svirt.Record{}, false, nil }
-func (empty) Put(svirt.Record) error                     { return errors.New("read-only transaction") }
-
-func (empty) Delete(string) error                 { return errors.New("read-only transaction") }
-func (empty) Len() (int, error)                   { return 0, nil }
-func (empty) Each(func(svirt.Record) error) error { return nil }
+func (t transaction) EachIrregular(fn func(svirt.Record) error) error {
+	return t.irregular.ForEach(func(id, _ []byte) error {
+		r, ok, err := t.ByID(string(id))
+		if err != nil || !ok {
+			return err
+		}
+		return fn(r)
+	})
+}

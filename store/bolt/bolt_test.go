@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 func TestRegistry(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "labels.db")
 	store := bolt.Open(path)
-	r := &svirt.Registry{Store: store}
+	r := &svirt.Registry{Store: store, Quarantine: -1}
 	if list, err := r.List(); err != nil || len(list) != 0 {
 		t.Fatalf("before the first label: %v, %v", list, err)
 	}
@@ -50,7 +50,7 @@ func TestRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another process sees it.
-	other := &svirt.Registry{Store: bolt.Open(path)}
+	other := &svirt.Registry{Store: bolt.Open(path), Quarantine: -1}
 	list, err := other.List()
 	if err != nil || len(list) != 1 || list[0].Level != a.Level || list[0].State != svirt.Bound || list[0].Holder != "test" {
 		t.Fatalf("got %+v, %v", list, err)

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package socket
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+// serve starts a daemon over a durable store and returns its socket.
+func serve(tb testing.TB) (path string, store *bolt.Owned) {
+	tb.Helper()
+	dir := tb.TempDir()
+	store, err := bolt.Own(filepath.Join(dir, "labels.db"), time.Second)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	path = filepath.Join(dir, "socket")
+	l, err := Listen(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- Serve(ctx, l, &svirt.Registry{Store: store}) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+		if err := store.Check(); err != nil {
+			tb.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return path, store
+}
+
+func dial(tb testing.TB, path string) *Client {
+	tb.Helper()
+	c, err := Dial(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestConversation(t *testing.T) {
+	path, _ := serve(t)
+	a, b := dial(t, path), dial(t, path)
+	rec, err := a.Reserve(svirt.Claim{ID: "web", Content: []string{"/srv/web"}})
+	if err != nil || rec.State != svirt.Reserved {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+	for _, step := range []func(string) error{a.Bind, a.Drain, a.Bind} {
+		if err := step("web"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Reserve(svirt.Claim{ID: "x", Level: rec.Level}); !errors.Is(err, svirt.ErrInUse) || !strings.Contains(err.Error(), "held by web") {
+		t.Errorf("err = %v", err)
+	}
+	if err := b.Bind("nobody"); !errors.Is(err, svirt.ErrNotHeld) {
+		t.Errorf("err = %v", err)
+	}
+	if _, err := b.Reserve(svirt.Claim{ID: "a b"}); !errors.Is(err, svirt.ErrID) {
+		t.Errorf("err = %v", err)
+	}
+	list, err := b.List()
+	if err != nil || len(list) != 1 || list[0].State != svirt.Bound || !slices.Equal(list[0].Content, []string{"/srv/web"}) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	rep, err := b.Reconcile([]svirt.Observation{{Source: "docker", ID: "d", Level: "s0:c7,c8"}})
+	if err != nil || len(rep.Adopted) != 1 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	if v, err := b.Check([]svirt.Observation{{Source: "podman", ID: "p", Level: rec.Level}}); err != nil || len(v) != 1 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if err := a.Release("web"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := a.Expire(); err != nil || n != 0 {
+		t.Errorf("expired %d, %v", n, err)
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	if _, err := Dial(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("err = %v", err)
+	}
+	path, _ := serve(t)
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	// A socket that a killed daemon left is taken over; a file is not.
+	dead := filepath.Join(t.TempDir(), "dead")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	again, err := Listen(dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(file); err == nil {
+		t.Error("a file was replaced by a socket")
+	}
+}
+
+// TestHostileRequests wants an answer or a closed connection, and the next
+// client served.
+func TestHostileRequests(t *testing.T) {
+	path, _ := serve(t)
+	for _, line := range []string{
+		"\n", "nonsense\n", "{}\n", `{"v":99,"op":"list"}` + "\n", `{"v":1,"op":"nosuch"}` + "\n", `{"v":1,"op":"reserve"}` + "\n",
+		`{"v":1,"op":"reserve","claim":{"id":"` + strings.Repeat("x", 300) + `"}}` + "\n",
+		`{"v":1,"op":"release","id":"shared:x"}` + "\n", strings.Repeat("x", maxRequest+10) + "\n", `{"v":1`,
+	} {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte(line))
+		_ = c.(*net.UnixConn).CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		ans, _ := bufio.NewReader(c).ReadString('\n')
+		if len(line) < 1000 && strings.HasSuffix(line, "\n") && !strings.Contains(ans, "error") && !strings.Contains(line, "release") {
+			t.Errorf("%.60q: answer %q", line, ans)
+		}
+		c.Close()
+	}
+	if _, err := dial(t, path).Reserve(svirt.Claim{ID: "fine"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMany has many clients at once, all labels of which differ.
+func TestMany(t *testing.T) {
+	path, _ := serve(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	levels := map[string]string{}
+	for i := range 40 {
+		c := dial(t, path)
+		wg.Go(func() {
+			for j := range 25 {
+				id := fmt.Sprintf("%d-%d", i, j)
+				rec, err := c.Reserve(svirt.Claim{ID: id})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if other := levels[rec.Level]; other != "" {
+					t.Errorf("%s and %s have %s", other, id, rec.Level)
+				}
+				levels[rec.Level] = id
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(levels) != 1000 {
+		t.Errorf("%d labels", len(levels))
+	}
+}
+
+// BenchmarkReserve is the durable allocation through the daemon with 100 clients
+// at once, into an empty registry and into one that holds 500,000 labels.
+func BenchmarkReserve(b *testing.B) {
+	for _, held := range []int{0, 500_000} {
+		b.Run(fmt.Sprintf("held=%d", held), func(b *testing.B) {
+			path, store := serve(b)
+			r := &svirt.Registry{Store: store}
+			fill(b, r, held)
+			clients := make([]*Client, 100)
+			for i := range clients {
+				clients[i] = dial(b, path)
+			}
+			times := make([][]time.Duration, len(clients))
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i, c := range clients {
+				wg.Go(func() {
+					for j := i; j < b.N; j += len(clients) {
+						start := time.Now()
+						id := fmt.Sprintf("bench-%d", j)
+						if _, err := c.Reserve(svirt.Claim{ID: id}); err != nil {
+							b.Error(err)
+							return
+						}
+						times[i] = append(times[i], time.Since(start))
+						if held > 0 {
+							// The room is small: what was reserved and never carried is free at once.
+							if err := c.Release(id); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			all := slices.Concat(times...)
+			slices.Sort(all)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "allocations/s")
+			b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
+			b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
+		})
+	}
+}
+
+func fill(b *testing.B, r *svirt.Registry, n int) {
+	b.Helper()
+	for done := 0; done < n; {
+		// Many in one transaction: this only prepares.
+		err := r.Store.Update(func(tx svirt.Tx) error {
+			one := &svirt.Registry{Store: inside{tx}}
+			for range min(20_000, n-done) {
+				if _, err := one.Reserve(svirt.Claim{ID: fmt.Sprintf("held-%d", done)}); err != nil {
+					return err
+				}
+				done++
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// inside runs updates within a transaction that is under way.
+type inside struct{ tx svirt.Tx }
+
+func (i inside) Update(fn func(svirt.Tx) error) error { return fn(i.tx) }
+func (i inside) View(fn func(svirt.Tx) error) error   { return fn(i.tx) }
