@@ -978,8 +978,10 @@ func (lx *lexer) matchCond(p *pick, s string) {
 }
 
 var ruleWords = map[state][]string{
-	sUnix: {"listen", "accept", "connect", "getopt", "setopt", "shutdown", "create",
-		"getattr", "setattr", "bind", "send", "receive", "read", "write"},
+	sUnix: {
+		"listen", "accept", "connect", "getopt", "setopt", "shutdown", "create",
+		"getattr", "setattr", "bind", "send", "receive", "read", "write",
+	},
 	sMqueue: {"create", "open", "delete", "getattr", "setattr", "read", "write"},
 	sDBus:   {"bind", "eavesdrop", "send", "receive", "read", "write"},
 	sSignal: {"send", "receive", "read", "write"},

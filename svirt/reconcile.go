@@ -167,8 +167,10 @@ func foreignClaims(observed []Observation) []sighting {
 func (r *Registry) conflicting(tx Tx, s sighting) (Record, bool, error) {
 	mine := func(rec Record) bool {
 		switch {
-		case rec.State == Quarantine, rec.ID == s.ID, rec.ID == foreignPrefix+s.name():
+		case rec.State == Quarantine, rec.ID == s.ID:
 			return true
+		case rec.State == Foreign && strings.HasSuffix(rec.ID, ":"+s.ID):
+			return true // one container, seen in two places
 		case rec.Level == s.level.String() && (s.Source == "process" || s.Source == "content"):
 			return true
 		}

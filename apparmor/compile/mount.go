@@ -337,7 +337,7 @@ func (b *build) mount3(r *apparmor.ResolvedRule, body *apparmor.MountBody) error
 			return err
 		}
 		p.device, p.fstype = anyText, anyText
-		if err := add(p, only(msMake|all&^(msMountpoint)), inverse, 0); err != nil {
+		if err := add(p, only(msMake|all&^msMountpoint), inverse, 0); err != nil {
 			return err
 		}
 	}

@@ -9,12 +9,12 @@ import (
 
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/runtime/wrapper"
-	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/store/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
 func main() {
-	os.Exit(wrapper.Main(os.Args[1:], func(dir *state.Dir) *svirt.Registry {
-		return &svirt.Registry{Store: bolt.Open(dir.Registry())}
+	os.Exit(wrapper.Main(os.Args[1:], func(dir *state.Dir) svirt.Authority {
+		return authority.Open(dir.Path())
 	}))
 }

@@ -7,11 +7,13 @@ import "github.com/spf13/cobra"
 // commands lists the nouns, one a line and in alphabetical order.
 var commands = []func(*env) *cobra.Command{
 	newAppArmorCommand,
+	newDaemonCommand,
 	newGCCommand,
 	newHostCommand,
 	newInspectCommand,
-	newProbeCommand,
+	newLabelCommand,
 	newPSCommand,
+	newProbeCommand,
 	newRelabelCommand,
 	newRunCommand,
 	newShieldCommand,

@@ -16,7 +16,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/state"
-	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/store/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -96,9 +96,7 @@ func openState() (*state.Dir, error) {
 }
 
 // registry is the label registry of a state directory.
-func registry(dir *state.Dir) *svirt.Registry {
-	return &svirt.Registry{Store: bolt.Open(dir.Registry())}
-}
+func registry(dir *state.Dir) svirt.Authority { return authority.Open(dir.Path()) }
 
 // explainRun adds what a person can do about an error.
 func explainRun(err error) error {

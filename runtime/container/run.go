@@ -82,7 +82,7 @@ func NewID() string {
 // Run runs a container to its end and returns the exit code of its command: 128
 // and the number of the signal for one that was killed by a signal. With an
 // error nothing was run, and nothing is left behind.
-func Run(dir *state.Dir, labels *svirt.Registry, o Options) (code int, err error) {
+func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error) {
 	rt, err := delegate.FindRuntime(o.Runtime)
 	if err != nil {
 		return 0, err
@@ -167,7 +167,7 @@ type run struct {
 	opts     Options
 	source   rootSource
 	volumes  []volume
-	registry *svirt.Registry
+	registry svirt.Authority
 	host     confine.Host
 	c        *state.Container
 	conf     oci.Confinement

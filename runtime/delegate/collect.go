@@ -22,7 +22,7 @@ type Collected struct {
 // Collect removes what killed processes left behind: containers whose palisade
 // run is gone (they are ended), records of containers that their engine has
 // deleted, half-made folders, and labels without a container.
-func Collect(dir *state.Dir, registry *svirt.Registry) (Collected, error) {
+func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
 	got := Collected{Containers: []string{}, Labels: []string{}}
 	// The labels are listed first: one that is reserved after this belongs to a
 	// container whose folder is there by the time we look for it.
@@ -55,7 +55,7 @@ const (
 
 // CollectOne removes one container if nobody works with it and no engine has it.
 // The error wraps [state.ErrNotFound] or [state.ErrBusy].
-func CollectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
+func CollectOne(dir *state.Dir, registry svirt.Authority, id string) error {
 	c, err := dir.Lock(id)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func CollectOne(dir *state.Dir, registry *svirt.Registry, id string) error {
 }
 
 // collect removes c unless an engine still has it.
-func collect(dir *state.Dir, registry *svirt.Registry, c *state.Container) (gone bool, err error) {
+func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone bool, err error) {
 	if c.Engine == EngineOCI {
 		_, found, err := Query(c.Runtime, c.ID)
 		if err != nil || found {
@@ -107,7 +107,7 @@ func DestroyIfLeft(r state.Runtime, root, id string) error {
 
 // forget removes the folder, then frees the label: a label must not be free
 // while something may still carry it.
-func Forget(registry *svirt.Registry, c *state.Container) error {
+func Forget(registry svirt.Authority, c *state.Container) error {
 	labelled := c.Labelled
 	if err := c.Remove(); err != nil {
 		return err

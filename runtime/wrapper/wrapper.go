@@ -43,7 +43,7 @@ const failed = 125
 
 // Main does what the arguments say. It returns only when that failed, or when
 // the runtime had to be waited for.
-func Main(args []string, registry func(*state.Dir) *svirt.Registry) int {
+func Main(args []string, registry func(*state.Dir) svirt.Authority) int {
 	c, err := parseArgs(args)
 	if err == nil {
 		var code int
@@ -55,7 +55,7 @@ func Main(args []string, registry func(*state.Dir) *svirt.Registry) int {
 	return failed
 }
 
-func run(c *call, registry func(*state.Dir) *svirt.Registry) (int, error) {
+func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 	cfg, err := loadConfig(c.own)
 	if err != nil {
 		return 0, err
@@ -98,7 +98,7 @@ type wrapper struct {
 	cfg      Config
 	runtime  string
 	dir      *state.Dir
-	registry *svirt.Registry
+	registry svirt.Authority
 }
 
 // replace makes this process the runtime.

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/runtime/observe"
+	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/store/authority"
+	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/store/socket"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+func newDaemonCommand(e *env) *cobra.Command {
+	var (
+		path  string
+		every time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Serve the label registry of the host on a unix socket",
+		Long: `Keeps the label registry open and answers all others of the host on a unix socket:
+faster, and with one eye on the labels that other engines give out. Without it,
+everybody takes turns at the registry's file.
+
+Root and the daemon's own user may change labels; everybody may list them.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir := state.Locate()
+			if err := os.MkdirAll(dir, 0o711); err != nil {
+				return fail(err).hint("run it as root, or let %s name a folder of your own", state.EnvDir)
+			}
+			if path == "" {
+				path = filepath.Join(dir, authority.SocketName)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serveLabels(ctx, e, dir, path, every)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&path, "socket", "", "`path` of the socket (default: daemon.sock in the state directory)")
+	f.DurationVar(&every, "reconcile", 10*time.Second, "how often to look for labels that others gave out; 0 never")
+	return cmd
+}
+
+func serveLabels(ctx context.Context, e *env, dir, path string, every time.Duration) (err error) {
+	store, err := bolt.Own(authority.Registry(dir), 5*time.Second)
+	if errors.Is(err, bolt.ErrLocked) {
+		return fail(fmt.Errorf("the registry in %s is in use", dir)).hint("another daemon runs for this state directory")
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := store.Check(); err != nil {
+		return fail(fmt.Errorf("the registry is damaged: %w", err)).hint("%s is a bbolt file; its copy and 'bbolt check' tell more", authority.Registry(dir))
+	}
+	l, err := socket.Listen(path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	withdraw, err := authority.Announce(dir, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, withdraw()) }()
+	r := &svirt.Registry{Store: store}
+	if every > 0 {
+		go watchHost(ctx, e, r, every)
+	}
+	fmt.Fprintf(e.stderr, "palisade: serving %s on %s\n", authority.Registry(dir), path)
+	return socket.Serve(ctx, l, r)
+}
+
+// watchHost reconciles the registry with the host and says each violation once.
+func watchHost(ctx context.Context, e *env, r svirt.Authority, every time.Duration) {
+	said := map[string]bool{}
+	for tick := time.NewTicker(every); ; {
+		seen, err := observe.Host(observe.Root())
+		if err != nil && !said[err.Error()] {
+			said[err.Error()] = true
+			e.warnf("%v", err)
+		}
+		rep, err := r.Reconcile(seen)
+		if err != nil {
+			e.warnf("reconcile: %v", err)
+		}
+		for _, v := range rep.Violations {
+			if !said[v.Message] {
+				said[v.Message] = true
+				e.warnf("%s", v.Message)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
+	}
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package observe finds the labels that are in use on a host, whoever gave them
+// out: on running processes, in the state of Docker, Podman, containerd, CRI-O
+// and libvirt, and on content. It reads files only; no engine needs to run, and
+// what cannot be read is reported beside what could.
+package observe
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/selinux"
+	"github.com/palisade-sec/palisade/svirt"
+)
+
+// maxFile bounds what is read of one state file.
+const maxFile = 64 << 20
+
+// Host observes the host whose root is fsys, which is os.DirFS("/") but in tests.
+// The error joins what could not be read; the observations are good all the same.
+func Host(fsys fs.FS) ([]svirt.Observation, error) {
+	var out []svirt.Observation
+	var errs []error
+	for _, source := range []func(fs.FS) ([]svirt.Observation, error){processes, docker, podman, tasks, libvirt} {
+		seen, err := source(fsys)
+		out = append(out, seen...)
+		errs = append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
+// level takes the level out of a context; "" when there is none.
+func level(context string) string {
+	parts := strings.SplitN(strings.TrimRight(context, "\x00\n"), ":", 4)
+	if len(parts) < 4 {
+		return ""
+	}
+	r, err := selinux.ParseRange(parts[3])
+	if err != nil || r.High.Categories.IsEmpty() {
+		return ""
+	}
+	return r.String()
+}
+
+func observation(source, id, context string) []svirt.Observation {
+	if l := level(context); l != "" {
+		return []svirt.Observation{{Source: source, ID: id, Level: l}}
+	}
+	return nil
+}
+
+// processes reads /proc/PID/attr/current. A process that ends meanwhile is none.
+func processes(fsys fs.FS) ([]svirt.Observation, error) {
+	entries, err := fs.ReadDir(fsys, "proc")
+	if err != nil {
+		return nil, fmt.Errorf("processes: %w", err)
+	}
+	var out []svirt.Observation
+	for _, e := range entries {
+		if name := e.Name(); name[0] < '0' || name[0] > '9' {
+			continue
+		}
+		b, err := read(fsys, path.Join("proc", e.Name(), "attr", "current"))
+		if err != nil {
+			continue // gone, or no LSM that has labels
+		}
+		out = append(out, observation("process", e.Name(), string(b))...)
+	}
+	return out, nil
+}
+
+func docker(fsys fs.FS) ([]svirt.Observation, error) {
+	return each(fsys, "docker", "var/lib/docker/containers/*/config.v2.json", func(_ string, b []byte) ([]svirt.Observation, error) {
+		var c struct{ ID, ProcessLabel, MountLabel string }
+		if err := json.Unmarshal(b, &c); err != nil {
+			return nil, err
+		}
+		return either("docker", c.ID, c.ProcessLabel, c.MountLabel), nil
+	})
+}
+
+// either takes a container's process label, or where that was switched off the
+// label of its content.
+func either(source, id, process, mount string) []svirt.Observation {
+	if o := observation(source, id, process); o != nil {
+		return o
+	}
+	return observation(source, id, mount)
+}
+
+func podman(fsys fs.FS) ([]svirt.Observation, error) {
+	return each(fsys, "podman", "var/lib/containers/storage/*-containers/containers.json", func(_ string, b []byte) ([]svirt.Observation, error) {
+		var list []struct {
+			ID    string         `json:"id"`
+			Flags map[string]any `json:"flags"`
+		}
+		if err := json.Unmarshal(b, &list); err != nil {
+			return nil, err
+		}
+		var out []svirt.Observation
+		for _, c := range list {
+			process, _ := c.Flags["ProcessLabel"].(string)
+			mount, _ := c.Flags["MountLabel"].(string)
+			out = append(out, either("podman", c.ID, process, mount)...)
+		}
+		return out, nil
+	})
+}
+
+// tasks reads the OCI configurations of running containers: those of containerd
+// (which Docker's are as well) and of CRI-O.
+func tasks(fsys fs.FS) ([]svirt.Observation, error) {
+	read := func(source string) func(string, []byte) ([]svirt.Observation, error) {
+		return func(file string, b []byte) ([]svirt.Observation, error) {
+			var spec struct {
+				Process struct{ SelinuxLabel string }
+				Linux   struct{ MountLabel string }
+			}
+			if err := json.Unmarshal(b, &spec); err != nil {
+				return nil, err
+			}
+			id := path.Base(path.Dir(file))
+			if source == "crio" {
+				id = path.Base(path.Dir(path.Dir(file)))
+			}
+			return either(source, id, spec.Process.SelinuxLabel, spec.Linux.MountLabel), nil
+		}
+	}
+	a, err1 := each(fsys, "containerd", "run/containerd/io.containerd.runtime.v2.task/*/*/config.json", read("containerd"))
+	b, err2 := each(fsys, "crio", "run/containers/storage/*-containers/*/userdata/config.json", read("crio"))
+	return append(a, b...), errors.Join(err1, err2)
+}
+
+func libvirt(fsys fs.FS) ([]svirt.Observation, error) {
+	type domain struct {
+		XMLName  xml.Name
+		Name     string `xml:"name"`
+		Seclabel []struct {
+			Model string `xml:"model,attr"`
+			Label string `xml:"label"`
+			Image string `xml:"imagelabel"`
+		} `xml:"seclabel"`
+		Domain *struct {
+			Name     string `xml:"name"`
+			Seclabel []struct {
+				Model string `xml:"model,attr"`
+				Label string `xml:"label"`
+			} `xml:"seclabel"`
+		} `xml:"domain"`
+	}
+	parse := func(_ string, b []byte) ([]svirt.Observation, error) {
+		var d domain
+		if err := xml.Unmarshal(b, &d); err != nil {
+			return nil, err
+		}
+		var out []svirt.Observation
+		for _, s := range d.Seclabel {
+			if s.Model == "selinux" {
+				out = append(out, either("libvirt", d.Name, s.Label, s.Image)...)
+			}
+		}
+		if d.Domain != nil {
+			for _, s := range d.Domain.Seclabel {
+				if s.Model == "selinux" {
+					out = append(out, observation("libvirt", d.Domain.Name, s.Label)...)
+				}
+			}
+		}
+		return out, nil
+	}
+	var out []svirt.Observation
+	var errs []error
+	for _, pattern := range []string{"run/libvirt/lxc/*.xml", "run/libvirt/qemu/*.xml", "var/run/libvirt/lxc/*.xml", "var/run/libvirt/qemu/*.xml"} {
+		o, err := each(fsys, "libvirt", pattern, parse)
+		out = append(out, o...)
+		errs = append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
+func each(fsys fs.FS, source, pattern string, parse func(file string, b []byte) ([]svirt.Observation, error)) ([]svirt.Observation, error) {
+	files, err := fs.Glob(fsys, pattern)
+	if err != nil {
+		return nil, err
+	}
+	var out []svirt.Observation
+	var errs []error
+	for _, file := range files {
+		b, err := read(fsys, file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the container went away
+		}
+		var seen []svirt.Observation
+		if err == nil {
+			seen, err = parse(file, b)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", source, file, err))
+			continue
+		}
+		out = append(out, seen...)
+	}
+	return out, errors.Join(errs...)
+}
+
+func read(fsys fs.FS, file string) ([]byte, error) {
+	f, err := fsys.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, err
+	} else if fi.Size() > maxFile {
+		return nil, fmt.Errorf("larger than %d MiB", maxFile>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// Content observes the labels of folders: volumes that a registry says carry a
+// label of its own.
+func Content(dirs []string) []svirt.Observation {
+	var out []svirt.Observation
+	for _, dir := range dirs {
+		buf := make([]byte, 4096)
+		n, err := unix.Lgetxattr(dir, "security.selinux", buf)
+		if err != nil {
+			continue
+		}
+		out = append(out, observation("content", filepath.Clean(dir), string(buf[:n]))...)
+	}
+	return out
+}
+
+// Labelled tells whether a folder's label has the given level.
+func Labelled(dir, level string) bool {
+	for _, o := range Content([]string{dir}) {
+		if o.Level == level {
+			return true
+		}
+	}
+	return false
+}
+
+// Root is the file system of this host.
+func Root() fs.FS { return os.DirFS("/") }
