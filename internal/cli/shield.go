@@ -29,6 +29,7 @@ var shieldVerbs = []func(*env) *cobra.Command{
 	newShieldFsckCommand,
 	newShieldRekeyCommand,
 	newShieldInfoCommand,
+	newShieldAttestCommand,
 	newShieldRunCommand,
 }
 

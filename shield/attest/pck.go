@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attest
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"time"
+)
+
+// pck is a verified PCK certificate: the platform that signed the QE's report.
+type pck struct {
+	key    *ecdsa.PublicKey
+	ppid   []byte
+	fmspc  [6]byte
+	pceID  [2]byte
+	cpu    [16]int
+	pceSVN int
+
+	missing []string // revocation lists
+}
+
+const chainField = "pck_certification_data"
+
+// pckChain verifies the chain in a quote: leaf, intermediate, root, in PEM. The
+// text has to be what encoding the certificates gives, so that no byte is free.
+func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
+	body := bytes.TrimSuffix(data, []byte{0})
+	var certs []*x509.Certificate
+	var canonical []byte
+	for rest := body; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, bad(chainField, "certificate %d cannot be read: %v", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+		canonical = append(canonical, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})...)
+	}
+	if len(certs) != 3 {
+		return nil, bad(chainField, "holds %d certificates, want 3: PCK, its CA, root", len(certs))
+	}
+	if plain := bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")); !bytes.Equal(plain, canonical) && !bytes.Equal(append(plain, '\n'), canonical) {
+		return nil, bad(chainField, "holds something beside the certificates")
+	}
+	leaf, ca, root := certs[0], certs[1], certs[2]
+	if !bytes.Equal(root.Raw, intelRoot.Raw) {
+		return nil, bad(chainField, "the root is not Intel's")
+	}
+	if err := linked(leaf, ca, chainField, now); err != nil {
+		return nil, err
+	}
+	if err := linked(ca, root, chainField, now); err != nil {
+		return nil, err
+	}
+	if reason := validAt(root, now); reason != "" {
+		return nil, bad(chainField, "certificate %s %s", root.Subject.CommonName, reason)
+	}
+	if leaf.Subject.CommonName != "Intel SGX PCK Certificate" || leaf.IsCA {
+		return nil, bad(chainField, "the first certificate is for %q, not a PCK certificate", leaf.Subject.CommonName)
+	}
+	p, err := pckExtensions(leaf)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range []struct {
+		cert, issuer *x509.Certificate
+		name         string
+	}{{leaf, ca, "pck_crl"}, {ca, root, "root_ca_crl"}} {
+		checked, err := c.revoked(x.cert, x.issuer, now, "collateral."+x.name)
+		if err != nil {
+			return nil, err
+		}
+		if !checked {
+			p.missing = append(p.missing, x.name)
+		}
+	}
+	return p, nil
+}
+
+// linked checks one step of a chain.
+func linked(cert, issuer *x509.Certificate, field string, now time.Time) error {
+	if reason := validAt(cert, now); reason != "" {
+		return bad(field, "certificate %s %s", cert.Subject.CommonName, reason)
+	}
+	if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
+		return bad(field, "certificate %s was not issued by %s", cert.Subject.CommonName, issuer.Subject.CommonName)
+	}
+	if err := cert.CheckSignatureFrom(issuer); err != nil {
+		return bad(field, "signature of certificate %s does not verify", cert.Subject.CommonName)
+	}
+	return nil
+}
+
+var oidSGX = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1}
+
+// pckExtensions reads Intel's SGX extension.
+// Source: Intel SGX PCK certificate and CRL profile specification, section 1.3.5.
+func pckExtensions(leaf *x509.Certificate) (*pck, error) {
+	const field = chainField + ".sgx_extensions"
+	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, bad(chainField, "the PCK certificate's key is not one of P-256")
+	}
+	p := &pck{key: key}
+	seen := map[int]bool{}
+	for _, e := range leaf.Extensions {
+		if !e.Id.Equal(oidSGX) {
+			continue
+		}
+		var list []asn1.RawValue
+		if rest, err := asn1.Unmarshal(e.Value, &list); err != nil || len(rest) > 0 {
+			return nil, bad(field, "cannot be read")
+		}
+		for _, item := range list {
+			var pair struct {
+				ID    asn1.ObjectIdentifier
+				Value asn1.RawValue
+			}
+			if _, err := asn1.Unmarshal(item.FullBytes, &pair); err != nil {
+				return nil, bad(field, "cannot be read")
+			}
+			if len(pair.ID) != len(oidSGX)+1 || !pair.ID[:len(oidSGX)].Equal(oidSGX) {
+				continue
+			}
+			n := pair.ID[len(oidSGX)]
+			if seen[n] {
+				return nil, bad(field, "has entry %d twice", n)
+			}
+			seen[n] = true
+			ok := true
+			switch n {
+			case 1:
+				p.ppid, ok = pair.Value.Bytes, len(pair.Value.Bytes) == 16
+			case 2:
+				ok = p.tcb(pair.Value.FullBytes)
+			case 3:
+				ok = copy(p.pceID[:], pair.Value.Bytes) == 2 && len(pair.Value.Bytes) == 2
+			case 4:
+				ok = copy(p.fmspc[:], pair.Value.Bytes) == 6 && len(pair.Value.Bytes) == 6
+			}
+			if !ok {
+				return nil, bad(field, "entry %d cannot be read", n)
+			}
+		}
+	}
+	for n, name := range []string{1: "PPID", 2: "TCB", 3: "PCE-ID", 4: "FMSPC"} {
+		if name != "" && !seen[n] {
+			return nil, bad(field, "has no %s", name)
+		}
+	}
+	return p, nil
+}
+
+// tcb reads the platform's patch levels: sixteen components and the PCE's.
+func (p *pck) tcb(b []byte) bool {
+	var list []asn1.RawValue
+	if _, err := asn1.Unmarshal(b, &list); err != nil {
+		return false
+	}
+	seen := 0
+	for _, item := range list {
+		var pair struct {
+			ID    asn1.ObjectIdentifier
+			Value asn1.RawValue
+		}
+		if _, err := asn1.Unmarshal(item.FullBytes, &pair); err != nil || len(pair.ID) != len(oidSGX)+2 {
+			return false
+		}
+		switch n := pair.ID[len(oidSGX)+1]; {
+		case n >= 1 && n <= 17:
+			var v int
+			if _, err := asn1.Unmarshal(pair.Value.FullBytes, &v); err != nil || v < 0 {
+				return false
+			}
+			if n == 17 {
+				p.pceSVN = v
+			} else {
+				p.cpu[n-1] = v
+			}
+			seen++
+		case n == 18: // CPUSVN, the same in raw form
+		default:
+			return false
+		}
+	}
+	return seen == 17
+}
