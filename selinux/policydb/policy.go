@@ -148,16 +148,16 @@ func (p *Policy) HandleUnknown() HandleUnknown {
 	return DenyUnknown
 }
 
-// symbol is what the entries of all symbol tables have in common.
-type symbol interface {
-	symbolName() string
-	symbolValue() uint32
-	symbolPrimary() bool // false for aliases
+// Symbol is what the entries of all symbol tables have in common.
+type Symbol interface {
+	EntryName() string
+	entryValue() uint32
+	isPrimary() bool // false for aliases
 }
 
 // Table is a symbol table: entries in the order of the file, found by value and
 // by name.
-type Table[T symbol] struct {
+type Table[T Symbol] struct {
 	// Prim is the number of primary values: values go from 1 to Prim.
 	Prim    uint32
 	Entries []T
@@ -186,7 +186,7 @@ func (t *Table[T]) ByName(name string) *T {
 // Name returns the name of the primary entry with a value, or "".
 func (t *Table[T]) Name(value uint32) string {
 	if e := t.ByValue(value); e != nil {
-		return (*e).symbolName()
+		return (*e).EntryName()
 	}
 	return ""
 }
@@ -209,21 +209,21 @@ func (t *Table[T]) index(problem func(entry *T, format string, args ...any)) {
 	t.byValue = make([]int32, t.Prim)
 	for i := range t.Entries {
 		e := &t.Entries[i]
-		if _, dup := t.byName[(*e).symbolName()]; dup {
-			problem(e, "the name %q is there twice", (*e).symbolName())
+		if _, dup := t.byName[(*e).EntryName()]; dup {
+			problem(e, "the name %q is there twice", (*e).EntryName())
 			continue
 		}
-		t.byName[(*e).symbolName()] = int32(i)
-		v := (*e).symbolValue()
+		t.byName[(*e).EntryName()] = int32(i)
+		v := (*e).entryValue()
 		if v == 0 || v > t.Prim {
-			problem(e, "%q has the value %d, which is not from 1 to %d", (*e).symbolName(), v, t.Prim)
+			problem(e, "%q has the value %d, which is not from 1 to %d", (*e).EntryName(), v, t.Prim)
 			continue
 		}
-		if !(*e).symbolPrimary() {
+		if !(*e).isPrimary() {
 			continue
 		}
 		if t.byValue[v-1] != 0 {
-			problem(e, "%q has the value %d, which %q has too", (*e).symbolName(), v, t.Name(v))
+			problem(e, "%q has the value %d, which %q has too", (*e).EntryName(), v, t.Name(v))
 			continue
 		}
 		t.byValue[v-1] = int32(i) + 1
@@ -390,30 +390,45 @@ type Category struct {
 	Offset int
 }
 
-func (s Common) symbolName() string       { return s.Name }
-func (s Common) symbolValue() uint32      { return s.Value }
-func (s Common) symbolPrimary() bool      { return true }
-func (s Class) symbolName() string        { return s.Name }
-func (s Class) symbolValue() uint32       { return s.Value }
-func (s Class) symbolPrimary() bool       { return true }
-func (s Role) symbolName() string         { return s.Name }
-func (s Role) symbolValue() uint32        { return s.Value }
-func (s Role) symbolPrimary() bool        { return true }
-func (s Type) symbolName() string         { return s.Name }
-func (s Type) symbolValue() uint32        { return s.Value }
-func (s Type) symbolPrimary() bool        { return !s.Alias }
-func (s User) symbolName() string         { return s.Name }
-func (s User) symbolValue() uint32        { return s.Value }
-func (s User) symbolPrimary() bool        { return true }
-func (s Boolean) symbolName() string      { return s.Name }
-func (s Boolean) symbolValue() uint32     { return s.Value }
-func (s Boolean) symbolPrimary() bool     { return true }
-func (s Sensitivity) symbolName() string  { return s.Name }
-func (s Sensitivity) symbolValue() uint32 { return uint32(s.Level.Sensitivity) }
-func (s Sensitivity) symbolPrimary() bool { return !s.Alias }
-func (s Category) symbolName() string     { return s.Name }
-func (s Category) symbolValue() uint32    { return s.Value }
-func (s Category) symbolPrimary() bool    { return !s.Alias }
+// EntryName returns the name of the entry.
+func (s Common) EntryName() string  { return s.Name }
+func (s Common) entryValue() uint32 { return s.Value }
+func (s Common) isPrimary() bool    { return true }
+
+// EntryName returns the name of the entry.
+func (s Class) EntryName() string  { return s.Name }
+func (s Class) entryValue() uint32 { return s.Value }
+func (s Class) isPrimary() bool    { return true }
+
+// EntryName returns the name of the entry.
+func (s Role) EntryName() string  { return s.Name }
+func (s Role) entryValue() uint32 { return s.Value }
+func (s Role) isPrimary() bool    { return true }
+
+// EntryName returns the name of the entry.
+func (s Type) EntryName() string  { return s.Name }
+func (s Type) entryValue() uint32 { return s.Value }
+func (s Type) isPrimary() bool    { return !s.Alias }
+
+// EntryName returns the name of the entry.
+func (s User) EntryName() string  { return s.Name }
+func (s User) entryValue() uint32 { return s.Value }
+func (s User) isPrimary() bool    { return true }
+
+// EntryName returns the name of the entry.
+func (s Boolean) EntryName() string  { return s.Name }
+func (s Boolean) entryValue() uint32 { return s.Value }
+func (s Boolean) isPrimary() bool    { return true }
+
+// EntryName returns the name of the entry.
+func (s Sensitivity) EntryName() string  { return s.Name }
+func (s Sensitivity) entryValue() uint32 { return uint32(s.Level.Sensitivity) }
+func (s Sensitivity) isPrimary() bool    { return !s.Alias }
+
+// EntryName returns the name of the entry.
+func (s Category) EntryName() string  { return s.Name }
+func (s Category) entryValue() uint32 { return s.Value }
+func (s Category) isPrimary() bool    { return !s.Alias }
 
 // Level is a sensitivity and categories, as values of this policy.
 type Level struct {

@@ -315,7 +315,7 @@ func tableCounts(target Target, version uint32) (symbols, contexts uint32) {
 
 // readTable reads one symbol table and indexes it. size is the least number of
 // bytes of an entry.
-func readTable[T symbol](r *reader, t *Table[T], what string, size int, read func() T, offset func(*T) int) {
+func readTable[T Symbol](r *reader, t *Table[T], what string, size int, read func() T, offset func(*T) int) {
 	r.section = what
 	off := r.off
 	prim := r.u32("the highest value of " + what)

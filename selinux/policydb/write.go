@@ -121,7 +121,7 @@ func (w *writer) policy() {
 	w.text(p.Trailing)
 }
 
-func writeTable[T symbol](w *writer, section string, t *Table[T], write func(*T)) {
+func writeTable[T Symbol](w *writer, section string, t *Table[T], write func(*T)) {
 	w.section = section
 	w.u32(t.Prim, uint32(len(t.Entries)))
 	for i := range t.Entries {
