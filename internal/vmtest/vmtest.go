@@ -167,7 +167,7 @@ func Run(t *testing.T, c Config, fn func(t *testing.T)) {
 		"-serial", "file:" + console,
 		"-device", "virtio-serial-pci", "-chardev", "file,id=results,path=" + results, "-device", "virtserialport,chardev=results,name=results",
 		"-kernel", kernel.image, "-initrd", initrd,
-		"-append", strings.Join([]string{"console=ttyS0 quiet panic=-1 oops=panic rdinit=/init", guestEnv + "=1", "lsm=" + lsm, params, c.Cmdline}, " "),
+		"-append", strings.Join([]string{"console=ttyS0 quiet panic=-1 oops=panic no_timer_check rdinit=/init", guestEnv + "=1", "lsm=" + lsm, params, c.Cmdline}, " "),
 	}
 	if c.Disk != "" {
 		snapshot := "on"
