@@ -28,7 +28,9 @@ type distribution struct {
 	// lsms in the order of /sys/kernel/security/lsm.
 	lsms []string
 	// selinux is the loaded policy, for those that have SELinux on.
-	selinux      *SELinux
+	selinux *SELinux
+	// off are the major modules that are built in and not active.
+	off          []string
 	yamaScope    int
 	unprivileged Answer
 }
@@ -40,17 +42,20 @@ var distributions = []distribution{
 	{
 		name: "debian-12-apparmor", release: "6.1.0-56-amd64",
 		lsms:         []string{"lockdown", "capability", "landlock", "yama", "apparmor", "tomoyo", "bpf"},
+		off:          []string{"selinux"},
 		unprivileged: Yes,
 	},
 	{
 		name: "debian-12-selinux", release: "6.1.0-56-amd64",
 		lsms:         []string{"lockdown", "capability", "landlock", "yama", "selinux", "bpf"},
 		selinux:      &SELinux{State: Enforcing, Mode: "enforcing", PolicyName: "default", PolicyVersion: 33, MLS: Yes, ContainerTypes: No},
+		off:          []string{"apparmor"},
 		unprivileged: Yes,
 	},
 	{
 		name: "ubuntu-22.04", release: "5.15.0-170-generic",
 		lsms:      []string{"lockdown", "capability", "landlock", "yama", "apparmor"},
+		off:       []string{"selinux"},
 		yamaScope: 1, unprivileged: Yes,
 	},
 	{
@@ -118,6 +123,12 @@ func (d distribution) target() Target {
 	// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV came with 5.19.
 	if k.AtLeast(5, 19) {
 		t.Seccomp.Flags = append(t.Seccomp.Flags, "wait_killable_recv")
+	}
+	if slices.Contains(d.off, "selinux") {
+		t.SELinux.State = Off
+	}
+	if slices.Contains(d.off, "apparmor") {
+		t.AppArmor.State = Off
 	}
 	if d.selinux != nil {
 		t.SELinux = *d.selinux

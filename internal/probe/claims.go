@@ -21,21 +21,23 @@ type Claims struct {
 
 func (c Claims) claims(name string) bool { return slices.Contains(c.Blocks, name) }
 
-// controlText is what was measured: every probe in four configurations.
+// controlText is what was measured: every probe in three configurations, on
+// more than one kernel.
 //
 //go:embed control.json
 var controlText []byte
 
-// Control is a recording of all probes in one configuration.
+// Control is a recording of all probes on one kernel.
 type Control struct {
-	// Runtime, Kernel and Profile tell what was measured.
-	Runtime string `json:"runtime"`
+	// Name, Runtime and Profile tell what was measured.
+	Name    string `json:"name"`
 	Kernel  string `json:"kernel"`
+	Runtime string `json:"runtime"`
 	Profile string `json:"profile"`
-	// Unconfined is root with all capabilities, no filter and no mask, in a
-	// mount and pid namespace; Docker is Docker's default configuration;
-	// Strict is that without capabilities, with a read-only root, and with no
-	// socket but those of the unix family.
+	// Unconfined is root with all capabilities, no filter and no mask, in the
+	// host's namespaces; Docker is Docker's default configuration; Strict is
+	// that without capabilities, with a read-only root, and with no socket but
+	// those of the unix family.
 	Unconfined map[string]Recorded `json:"unconfined"`
 	Docker     map[string]Recorded `json:"docker"`
 	Strict     map[string]Recorded `json:"strict"`
@@ -48,37 +50,57 @@ type Recorded struct {
 	Layer   Layer   `json:"layer,omitempty"`
 }
 
-var control = func() Control {
-	var c Control
+// Controls are the recordings.
+func Controls() []Control {
+	var list []Control
 	// The tests read the same bytes and fail on what does not parse.
-	_ = json.Unmarshal(controlText, &c)
-	return c
-}()
+	_ = json.Unmarshal(controlText, &list)
+	return list
+}
+
+var controls = Controls()
+
+func docker(c Control) map[string]Recorded { return c.Docker }
+func strict(c Control) map[string]Recorded { return c.Strict }
+
+// recorded is the outcome of a probe in one configuration: open when any
+// kernel had it open, blocked when none had and some blocked it.
+func recorded(name string, configuration func(Control) map[string]Recorded) Outcome {
+	outcome := NotApplicable
+	for _, c := range controls {
+		switch configuration(c)[name].Outcome {
+		case Open:
+			return Open
+		case Blocked:
+			outcome = Blocked
+		}
+	}
+	return outcome
+}
 
 // controlOf is the outcome under Docker's defaults, and whether any recorded
 // configuration blocks what another leaves open.
 func controlOf(name string) (Outcome, bool) {
-	somewhere := func(o Outcome) bool {
-		return control.Unconfined[name].Outcome == o || control.Docker[name].Outcome == o || control.Strict[name].Outcome == o
+	seen := map[Outcome]bool{}
+	for _, c := range controls {
+		for _, m := range []map[string]Recorded{c.Unconfined, c.Docker, c.Strict} {
+			seen[m[name].Outcome] = true
+		}
 	}
-	return control.Docker[name].Outcome, somewhere(Blocked) && somewhere(Open)
+	return recorded(name, docker), seen[Blocked] && seen[Open]
 }
 
 // DefaultClaims are the claims of the policy default: it blocks at least what
 // Docker's default configuration was measured to block.
-func DefaultClaims() Claims {
-	return Claims{Policy: "default", Blocks: recordedBlocked(control.Docker)}
-}
+func DefaultClaims() Claims { return Claims{Policy: "default", Blocks: recordedBlocked(docker)} }
 
 // StrictClaims are the claims of the policy strict.
-func StrictClaims() Claims {
-	return Claims{Policy: "strict", Blocks: recordedBlocked(control.Strict)}
-}
+func StrictClaims() Claims { return Claims{Policy: "strict", Blocks: recordedBlocked(strict)} }
 
-func recordedBlocked(m map[string]Recorded) []string {
+func recordedBlocked(configuration func(Control) map[string]Recorded) []string {
 	var list []string
 	for _, p := range table {
-		if m[p.name].Outcome == Blocked {
+		if recorded(p.name, configuration) == Blocked {
 			list = append(list, p.name)
 		}
 	}

@@ -123,12 +123,16 @@ func List() []Description {
 	return list
 }
 
+// hidden are probes that are found by name only; the tests put some here.
+var hidden []spec
+
 func byName(name string) (spec, bool) {
-	i := slices.IndexFunc(table, func(p spec) bool { return p.name == name })
-	if i < 0 {
-		return spec{}, false
+	for _, list := range [][]spec{table, hidden} {
+		if i := slices.IndexFunc(list, func(p spec) bool { return p.name == name }); i >= 0 {
+			return list[i], true
+		}
 	}
-	return table[i], true
+	return spec{}, false
 }
 
 func open(note string) attempt            { return attempt{outcome: Open, note: note} }
