@@ -15,6 +15,19 @@ type Config struct {
 
 	Stdin, Stdout, Stderr *os.File
 
+	// Volume is a sealed volume, shown at Mount, an absolute path ("/" for everything).
+	// Without one the program's files are those of the host.
+	Volume string
+	Mount  string
+	// Key is the volume's key, 32 bytes. Run does not keep it.
+	Key []byte
+	// MinGeneration refuses a volume that is older.
+	MinGeneration uint64
+	// ReadOnly refuses changes.
+	ReadOnly bool
+	// CacheBytes bounds the opened content in memory (0: 256 MiB).
+	CacheBytes int64
+
 	// Stats has the shim count; Run fills Result.
 	Stats bool
 	// SignalOnly leaves all code as it is: every system call goes by the signal.
@@ -27,6 +40,8 @@ type Config struct {
 type Result struct {
 	// Code is the exit status, or 128 + the number of the signal that ended it.
 	Code int
+	// Generation is that of the volume's last committed state.
+	Generation uint64
 	// Signals counts system calls that came by SIGSYS, Sites those rewritten.
 	Signals, Sites uint64
 }

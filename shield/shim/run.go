@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
 	"runtime"
 	"strings"
 	"syscall"
@@ -19,20 +20,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The configuration at the start of the shared memory: struct config of src/shim.h.
 const (
-	configMagic = 0x314d494853535041
-	sharedSize  = 1 << 20
+	configMagic   = 0x314d494853535041
+	offFlags      = 8
+	offFDBase     = 12
+	offSize       = 16
+	offMinimum    = 24
+	offKey        = 32
+	offMountLen   = 96
+	offMount      = 104
+	offCache      = offMount + maxMount
+	offReady      = offCache + 4
+	offGeneration = offReady + 4
+	offStats      = offGeneration + 8 + 16*8
+
+	maxMount = 1024
+	dataOff  = 0x10000000 // where the cache begins: src/vol.h
 
 	flagStats    = 1
 	flagNoSUD    = 2
 	flagNoSites  = 4
-	offFlags     = 8
-	offFDBase    = 12
-	offSize      = 16
-	offStats     = 24 + 8 + 64 + 4 + 4 + 1024 + 4 + 4 + 128
+	flagReadOnly = 8
+	flagFiles    = 32
+	flagFinish   = 64
+
 	keptFDs      = 16
 	firstPassed  = 3
 	shimVariable = "PALISADE_SHIM="
+	defaultCache = 256 << 20
+	minCache     = 4 << 20
 )
 
 // The descriptors that the shim keeps, in the order of src/shim.h.
@@ -46,38 +63,135 @@ const (
 )
 
 // Run starts the program and waits for its end. Signals that reach the caller
-// meanwhile are passed on.
+// meanwhile are passed on. What programs wrote to the volume is committed when they
+// ask for it (fsync), and at the end.
 func Run(c Config) (Result, error) {
-	exe, err := memfd("palisade-shim", blob)
+	r, err := c.prepare()
 	if err != nil {
-		return Result{}, fmt.Errorf("place the shim: %w", err)
+		return Result{}, err
 	}
-	defer exe.Close()
-	shared, mem, err := c.shared()
-	if err != nil {
-		return Result{}, fmt.Errorf("shared memory: %w", err)
-	}
-	defer shared.Close()
-	defer func() { _ = unix.Munmap(mem) }()
+	defer r.close()
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return Result{}, fmt.Errorf("socket: %w", err)
 	}
 	defer ours.Close()
 	go new(tables).serve(ours)
+	r.files[fdSites] = theirs
 
+	code, err := r.start(c.Program, c.Args, func() { theirs.Close(); r.files[fdSites] = nil })
+	if err != nil {
+		return Result{}, err
+	}
+	le := binary.LittleEndian
+	if le.Uint32(r.mem[offReady:]) != 0 {
+		// Whatever ended the program, what it had written counts.
+		le.PutUint32(r.mem[offFlags:], le.Uint32(r.mem[offFlags:])|flagFinish)
+		end, err := r.start("", []string{"palisade-shim"}, func() {})
+		if err != nil {
+			return Result{}, err
+		}
+		if end != 0 {
+			code = end
+		}
+	}
+	return Result{
+		Code:       code,
+		Generation: le.Uint64(r.mem[offGeneration:]),
+		Signals:    le.Uint64(r.mem[offStats:]),
+		Sites:      le.Uint64(r.mem[offStats+16:]),
+	}, nil
+}
+
+// run is what the processes of one run share.
+type run struct {
+	c     *Config
+	mem   []byte
+	locks string
+	files [fdLocks + 1]*os.File
+}
+
+func (c *Config) prepare() (r *run, err error) {
+	r = &run{c: c}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if r.files[fdShim], err = memfd("palisade-shim", blob); err != nil {
+		return r, fmt.Errorf("place the shim: %w", err)
+	}
+	if c.Volume != "" {
+		if err := r.openVolume(); err != nil {
+			return r, err
+		}
+	}
+	if r.files[fdShared], r.mem, err = c.shared(); err != nil {
+		return r, fmt.Errorf("shared memory: %w", err)
+	}
+	return r, nil
+}
+
+func (r *run) close() {
+	for _, f := range r.files {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if r.mem != nil {
+		_ = unix.Munmap(r.mem)
+	}
+	if r.locks != "" {
+		_ = os.RemoveAll(r.locks) // empty files in a temporary folder
+	}
+}
+
+// openVolume opens and locks the volume, and makes the folder whose empty files
+// stand for open files of the volume.
+func (r *run) openVolume() error {
+	c := r.c
+	if len(c.Key) != 32 {
+		return fmt.Errorf("the key has %d bytes, not 32", len(c.Key))
+	}
+	if !path.IsAbs(c.Mount) || path.Clean(c.Mount) != c.Mount || len(c.Mount) >= maxMount {
+		return fmt.Errorf("the mount point %q is not a clean absolute path", c.Mount)
+	}
+	mode, lock := os.O_RDWR, unix.LOCK_EX
+	if c.ReadOnly {
+		mode, lock = os.O_RDONLY, unix.LOCK_SH
+	}
+	f, err := os.OpenFile(c.Volume, mode, 0)
+	if err != nil {
+		return fmt.Errorf("open the volume: %w", err)
+	}
+	r.files[fdVolume] = f
+	if err := unix.Flock(int(f.Fd()), lock|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("the volume %s is in use by somebody else: %w", c.Volume, err)
+	}
+	if r.locks, err = os.MkdirTemp("", "palisade-run-"); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
+	if r.files[fdLocks], err = os.Open(r.locks); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
+	return nil
+}
+
+// start runs the shim once.
+func (r *run) start(program string, args []string, started func()) (code int, err error) {
+	c := r.c
 	cmd := &exec.Cmd{
 		Path:       fmt.Sprintf("/proc/self/fd/%d", firstPassed+fdShim),
-		Args:       c.Args,
+		Args:       args,
 		Dir:        c.Dir,
 		Stdin:      c.Stdin,
 		Stdout:     c.Stdout,
 		Stderr:     c.Stderr,
-		ExtraFiles: []*os.File{exe, shared, theirs},
+		ExtraFiles: r.files[:],
 		// A shield whose launcher is gone has nobody to answer to.
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	}
-	cmd.Env = append(cmd.Env, fmt.Sprintf("%s+%d:%s", shimVariable, firstPassed, c.Program))
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s+%d::%s", shimVariable, firstPassed, program))
 	for _, v := range c.Env {
 		if !strings.HasPrefix(v, shimVariable) {
 			cmd.Env = append(cmd.Env, v)
@@ -87,59 +201,71 @@ func Run(c Config) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err = cmd.Start()
-	theirs.Close()
+	started()
 	if err != nil {
-		return Result{}, fmt.Errorf("start the shim: %w", err)
+		return 0, fmt.Errorf("start the shim: %w", err)
 	}
 	stop := forward(cmd.Process, c.Stdin)
 	err = cmd.Wait()
 	stop()
 	var ended *exec.ExitError
 	if err != nil && !errors.As(err, &ended) {
-		return Result{}, err
+		return 0, err
 	}
-	res := Result{Code: cmd.ProcessState.ExitCode()}
+	code = cmd.ProcessState.ExitCode()
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		res.Code = 128 + int(ws.Signal())
+		code = 128 + int(ws.Signal())
 	}
-	if c.Stats {
-		res.Signals = binary.LittleEndian.Uint64(mem[offStats:])
-		res.Sites = binary.LittleEndian.Uint64(mem[offStats+16:])
-	}
-	return res, nil
+	return code, nil
 }
 
 // shared makes the memory that all processes of the run have in common, with the
 // configuration at its start.
 func (c *Config) shared() (*os.File, []byte, error) {
+	cache := c.CacheBytes
+	if cache == 0 {
+		cache = defaultCache
+	}
+	cache = min(max(cache, minCache), 4<<30)
+	size := int64(1 << 20)
+	if c.Volume != "" {
+		size = dataOff + cache
+	}
 	f, err := memfd("palisade-shared", nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := f.Truncate(sharedSize); err != nil {
+	if err := f.Truncate(size); err != nil {
 		f.Close()
 		return nil, nil, err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, sharedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(f.Fd()), 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		f.Close()
 		return nil, nil, err
 	}
 	var flags uint32
-	if c.Stats {
-		flags |= flagStats
-	}
-	if c.SignalOnly {
-		flags |= flagNoSites
-	}
-	if c.FilterOnly {
-		flags |= flagNoSUD
+	for _, o := range []struct {
+		on  bool
+		bit uint32
+	}{{c.Stats, flagStats}, {c.SignalOnly, flagNoSites}, {c.FilterOnly, flagNoSUD}, {c.ReadOnly, flagReadOnly}, {c.Volume != "", flagFiles}} {
+		if o.on {
+			flags |= o.bit
+		}
 	}
 	le := binary.LittleEndian
 	le.PutUint64(mem, configMagic)
 	le.PutUint32(mem[offFlags:], flags)
 	le.PutUint32(mem[offFDBase:], fdBase())
-	le.PutUint64(mem[offSize:], sharedSize)
+	le.PutUint64(mem[offSize:], uint64(size))
+	if c.Volume != "" {
+		mount := strings.TrimSuffix(c.Mount, "/")
+		le.PutUint64(mem[offMinimum:], c.MinGeneration)
+		copy(mem[offKey:], c.Key)
+		le.PutUint32(mem[offMountLen:], uint32(len(mount)))
+		copy(mem[offMount:], mount)
+		le.PutUint32(mem[offCache:], uint32(cache/4096))
+	}
 	return f, mem, nil
 }
 

@@ -96,8 +96,9 @@ hook_more:
 	cmp	$65536, %edi
 	jae	4f
 	mov	%edi, %ecx
+	add	%rcx, %rcx
 	add	%gs:T_FDTAB, %rcx
-	cmpb	$0, (%rcx)
+	cmpw	$0, (%rcx)
 	jne	hook_slow
 4:	cmp	$C_FD, %r11d
 	je	sys_any
@@ -281,6 +282,25 @@ ucopy_end:
 	ret
 ucopy_fault:
 	mov	$-1, %rax
+	ret
+
+/* vec_call(f, arg): runs code that uses xmm0…15 with the program's values kept */
+	.globl vec_call
+vec_call:
+	push	%rbp
+	mov	%rsp, %rbp
+	sub	$256, %rsp
+	and	$-64, %rsp
+	.irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	movaps	%xmm\r, 16*\r(%rsp)
+	.endr
+	mov	%rdi, %rax
+	mov	%rsi, %rdi
+	call	*%rax
+	.irp r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	movaps	16*\r(%rsp), %xmm\r
+	.endr
+	leave
 	ret
 
 	.globl memcpy, memset

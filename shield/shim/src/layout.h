@@ -12,7 +12,7 @@
 #define T_SELF 0
 #define T_STACK 8    /* top of the shim's stack of this thread */
 #define T_RET 16     /* where the program goes on */
-#define T_FDTAB 24   /* one byte per descriptor: not 0 = ours */
+#define T_FDTAB 24   /* two bytes per descriptor: not 0 = an open file of the volume */
 #define T_PEND 32    /* a signal was put off (1), or the mask is to be restored (2) */
 #define T_ACT 40     /* what to do after shim_syscall: ACT_* */
 #define T_RESULT 48
@@ -51,6 +51,6 @@
 #define C_SLOW 4     /* shim_syscall answers */
 #define NR_MAX 512
 
-#define STACK_SIZE 65536
+#define STACK_SIZE 131072
 
 #endif

@@ -205,9 +205,11 @@ void program_load(int fd, const char *path, u64 *sp)
 		nprefix++;
 	long n = 0;
 	char link[40];
-	put_num(put_str(link, "/proc/self/fd/"), fd);
-	n = H(NR_readlink, link, exe_path, sizeof exe_path - 1);
-	exe_path[n > 0 ? n : 0] = 0;
+	if (!sealed_path(t, file, exe_path)) {
+		put_num(put_str(link, "/proc/self/fd/"), fd);
+		n = H(NR_readlink, link, exe_path, sizeof exe_path - 1);
+		exe_path[n > 0 ? n : 0] = 0;
+	}
 	load_image(fd, file, &im);
 	shim_close(fd);
 	u64 entry = im.entry;

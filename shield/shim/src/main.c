@@ -67,7 +67,7 @@ int trusted_range(u64 addr, u64 len)
 		if (addr < (u64)s + sizeof *s && hi > s->low)
 			return 1;
 	u64 tab = (u64)main_thread.fdtab;
-	return addr < tab + 65536 && hi > tab;
+	return addr < tab + FDTAB_SIZE && hi > tab;
 }
 
 /* Syscall User Dispatch for this thread: every call from outside our text is a
@@ -154,16 +154,24 @@ void shim_main(u64 *sp)
 	map_shared();
 	if (first)
 		move_fds();
+	const char *handed = own;
+	while (*own && *own != ':')
+		own++;
+	own += *own == ':';
 	t->self = t;
 	t->stack = (u64)boot_stack_top;
 	t->inuse = 1;
 	t->proc = &t->own;
 	H(NR_arch_prctl, 0x1001, t);
-	long tab = H(NR_mmap, 0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long tab = H(NR_mmap, 0, FDTAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (IS_ERR(tab))
 		die("out of memory", 0);
-	t->fdtab = (u8 *)tab;
+	t->fdtab = (u16 *)tab;
 	sig_init(t);
+	if (CFG->flags & CFG_FILES)
+		files_start(t, handed);
+	if (CFG->flags & CFG_FINISH)
+		files_finish();
 	program_load(H(NR_fcntl, fd_base + FD_PROG, 1, 0) >= 0 ? (int)(fd_base + FD_PROG) : -1, own, sp);
 	if (!CFG->filtered)
 		filter();

@@ -34,6 +34,7 @@ long sys_clone(struct thread *t, u64 nr)
 	if (t->pend)
 		return t->act = ACT_AGAIN;
 	struct thread *n = 0;
+	int forked = 0;
 	u64 old, flags = c.flags;
 	if (flags & CLONE_VM && !(n = thread_new()))
 		return -EAGAIN;
@@ -46,6 +47,8 @@ long sys_clone(struct thread *t, u64 nr)
 		n->mask = old;
 		n->fdtab = t->fdtab;
 		n->proc = t->proc;
+		if (!(flags & CLONE_FILES))
+			files_vfork(n, t);
 		if (!(flags & CLONE_SIGHAND)) {
 			n->own = *t->proc;
 			n->proc = &n->own;
@@ -60,6 +63,7 @@ long sys_clone(struct thread *t, u64 nr)
 		c.stack = n->stack;
 	} else {
 		c.stack = 0;
+		forked = files_fork(t);
 	}
 	long r;
 	if (nr == NR_clone3) {
@@ -71,8 +75,13 @@ long sys_clone(struct thread *t, u64 nr)
 		r = n ? clone_raw(NR_clone, flags, c.stack, c.parent_tid, c.child_tid, c.tls, n) :
 			H(NR_clone, flags, 0, c.parent_tid, c.child_tid, c.tls);
 	}
-	if (n && (IS_ERR(r) || n->vforked))
+	if (n && (IS_ERR(r) || n->vforked)) {
+		if (n->fdtab != t->fdtab)
+			files_vfork_done(n);
 		n->inuse = 0;
+	}
+	if (forked && IS_ERR(r))
+		files_unfork(t);
 	if (!n && r == 0) {
 		threads_forked(t);
 		if (nr == NR_clone3 && flags & CLONE_CLEAR_SIGHAND) {
@@ -109,7 +118,7 @@ static u64 count(char **v)
  */
 long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, char **envp, u64 flags)
 {
-	char own[4200], path[4096], link[40];
+	char own[8192], path[4096], link[40];
 	u64 n = 0;
 	do {
 		if (n == sizeof path)
@@ -153,17 +162,25 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 		}
 		env = (u64 *)r;
 	}
-	put_str(put_str(put_num(put_str(own, "PALISADE_SHIM="), fd_base), ":"), path);
+	H(NR_dup3, fd, fd_base + FD_PROG, 0);
+	sealed_move(t, fd, fd_base + FD_PROG);
+	shim_close(fd);
+	char *p = put_str(put_num(put_str(own, "PALISADE_SHIM="), fd_base), ":");
+	p = files_hand_over(t, p, own + sizeof own - 4100);
+	if (!p) {
+		r = -E2BIG;
+		goto failed;
+	}
+	put_str(put_str(p, ":"), path);
 	env[0] = (u64)own;
 	memcpy(env + 1, envp, envs * 8);
 	env[envs + 1] = 0;
 	char *none[] = { path, 0 };
 	char **av = argv && argv[0] ? argv : none;
-	H(NR_dup3, fd, fd_base + FD_PROG, 0);
-	shim_close(fd);
 	/* host_wait: a signal between here and the call would leave everything blocked */
 	r = host_wait(NR_execveat, (u64)(fd_base + FD_SHIM), (u64)"", (u64)av, (u64)env, (u64)AT_EMPTY_PATH, 0ul);
-	H(NR_close, fd_base + FD_PROG);
+failed:
+	shim_close(fd_base + FD_PROG);
 	if (env != small)
 		H(NR_munmap, env, (envs + 2) * 8);
 	if (r == -EINTR)

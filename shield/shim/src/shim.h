@@ -73,7 +73,7 @@ enum { CLONE_VM = 0x100, CLONE_FILES = 0x400, CLONE_SIGHAND = 0x800, CLONE_VFORK
 
 /* What the launcher tells the shim, at the start of the shared memory. */
 #define CONFIG_MAGIC 0x314d494853535041ul
-enum { CFG_STATS = 1, CFG_NO_SUD = 2, CFG_NO_SITES = 4, CFG_READONLY = 8, CFG_CONSOLE = 16, CFG_FILES = 32 };
+enum { CFG_STATS = 1, CFG_NO_SUD = 2, CFG_NO_SITES = 4, CFG_READONLY = 8, CFG_CONSOLE = 16, CFG_FILES = 32, CFG_FINISH = 64 };
 struct config {
 	u64 magic;
 	u32 flags;
@@ -87,6 +87,7 @@ struct config {
 	char mount[1024];
 	u32 cache_chunks;
 	u32 ready;              /* the file shield's state is set up */
+	u64 generation;         /* of the volume's newest state on disk */
 	u64 clock[16];          /* latest time seen, for each clock */
 	u64 stat_sigsys, stat_slow, stat_sites, stat_left, stat_sealed_in, stat_sealed_out;
 };
@@ -117,13 +118,17 @@ struct ucontext {
 /* What threads of one process share, but a vfork child has for itself. */
 struct process {
 	struct ksigaction acts[65];
+	u32 cwd;                /* directory of the volume that is the working directory, or 0 */
+	u32 umask;
+	char cwd_path[4096];    /* its path, from the volume's root */
 };
+#define FDTAB_SIZE (65536 * 2ul)
 
 struct thread {
 	struct thread *self;
 	u64 stack;
 	u64 ret;
-	u8 *fdtab;
+	u16 *fdtab;
 	u64 pend;
 	u64 act;
 	u64 result;
@@ -134,6 +139,7 @@ struct thread {
 	u64 savedmask;
 	struct siginfo info;
 	u64 buf[4];             /* masks and structures for calls that are passed on */
+	char path[2][4096];     /* paths for such calls */
 	struct process *proc;
 	u32 inuse;
 	u32 vforked;            /* shares the memory of a suspended parent, who frees the slot */
@@ -219,6 +225,28 @@ long shim_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 long shim_pread(int fd, void *buf, u64 len, u64 off);
 int shim_open_exec(const char *path);
 int is_exe_link(const char *upath);
+void *scratch(u64 size);
+long check_fd(struct thread *t, long r);
+
+/* file.c: the file shield */
+void files_start(struct thread *t, const char *handed);
+void files_finish(void) __attribute__((noreturn));
+int file_syscall(struct thread *t, u64 nr, long *r);
+long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd, u64 off);
+void maps_gone(u64 addr, u64 len);
+int files_fork(struct thread *t);
+void files_unfork(struct thread *t);
+void files_vfork(struct thread *child, struct thread *parent);
+void files_vfork_done(struct thread *child);
+void files_exit(struct thread *t);
+char *files_hand_over(struct thread *t, char *to, char *end);
+long sealed_fd(int fd);
+long sealed_pread(int fd, void *buf, u64 len, u64 off);
+long sealed_size(int fd);
+int sealed_open_exec(struct thread *t, const char *path, long *r);
+void sealed_move(struct thread *t, int fd, int to);
+void sealed_close(struct thread *t, int fd);
+int sealed_path(struct thread *t, const char *path, char *out);
 void shim_close(int fd);
 
 #endif

@@ -9,7 +9,7 @@ u8 sys_class[NR_MAX] = {
 	[NR_rt_sigaction] = C_SLOW, [NR_rt_sigprocmask] = C_SLOW, [NR_rt_sigsuspend] = C_SLOW, [NR_pselect6] = C_SLOW,
 	[NR_ppoll] = C_SLOW, [NR_epoll_pwait] = C_SLOW, [NR_epoll_pwait2] = C_SLOW,
 	[NR_fork] = C_SLOW, [NR_vfork] = C_SLOW, [NR_clone] = C_SLOW, [NR_clone3] = C_SLOW,
-	[NR_execve] = C_SLOW, [NR_execveat] = C_SLOW, [NR_exit] = C_SLOW,
+	[NR_execve] = C_SLOW, [NR_execveat] = C_SLOW, [NR_exit] = C_SLOW, [NR_exit_group] = C_SLOW,
 	[NR_mmap] = C_SLOW, [NR_munmap] = C_SLOW, [NR_mprotect] = C_SLOW, [NR_mremap] = C_SLOW, [NR_madvise] = C_SLOW,
 	[NR_brk] = C_SLOW, [NR_shmat] = C_SLOW,
 	[NR_prctl] = C_SLOW, [NR_arch_prctl] = C_SLOW, [NR_seccomp] = C_SLOW,
@@ -33,19 +33,41 @@ long pass(struct thread *t)
 
 long shim_pread(int fd, void *buf, u64 len, u64 off)
 {
+	if (sealed_fd(fd))
+		return sealed_pread(fd, buf, len, off);
 	long r = H(NR_pread64, fd, buf, len, off);
 	return !IS_ERR(r) && (u64)r > len ? -EIO : r;
 }
 
 void shim_close(int fd)
 {
+	if (sealed_fd(fd))
+		sealed_close(self(), fd);
 	H(NR_close, fd);
+}
+
+/* Private memory that is given back with munmap. */
+void *scratch(u64 size)
+{
+	long r = H(NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return IS_ERR(r) ? 0 : (void *)r;
+}
+
+/* A descriptor that the host says is new must not be one that is in use. */
+long check_fd(struct thread *t, long r)
+{
+	if (r >= 0 && (r > 0x3fffffff || kept_fd(r) || (r < 65536 && t->fdtab[r])))
+		die("the host answered with a descriptor that is in use", 0);
+	return r;
 }
 
 int shim_open_exec(const char *path)
 {
 	u64 st[18];
-	long r = H(NR_faccessat2, AT_FDCWD, path, 1, 0x200); /* X_OK, AT_EACCESS */
+	long r = 0;
+	if (CFG->flags & CFG_FILES && sealed_open_exec(self(), path, &r))
+		return r;
+	r = H(NR_faccessat2, AT_FDCWD, path, 1, 0x200); /* X_OK, AT_EACCESS */
 	if (r)
 		return r;
 	int fd = H(NR_open, path, O_CLOEXEC, 0);
@@ -63,10 +85,12 @@ int shim_open_exec(const char *path)
 
 long shim_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd, u64 off)
 {
-	(void)t;
 	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && trusted_range(addr, len))
 		return -EPERM;
-	long r = H(NR_mmap, addr, len, prot, flags, fd, off);
+	if (flags & MAP_FIXED)
+		maps_gone(addr, len);
+	int sealed = !(flags & MAP_ANONYMOUS) && sealed_fd(fd);
+	long r = sealed ? file_mmap(t, addr, len, prot, flags, fd, off) : H(NR_mmap, addr, len, prot, flags, fd, off);
 	if (IS_ERR(r))
 		return r;
 	if (r & (PAGE - 1) || trusted_range(r, len))
@@ -147,6 +171,8 @@ long shim_syscall(struct thread *t)
 	u64 nr = t->f.rax, a = t->f.rdi, b = t->f.rsi, c = t->f.rdx, d = t->f.r10, e = t->f.r8, f = t->f.r9;
 	long r;
 	t->act = ACT_RETURN;
+	if (CFG->flags & CFG_FILES && file_syscall(t, nr, &r))
+		return r;
 	switch (nr) {
 	case NR_rt_sigaction: return sys_rt_sigaction(t, a, (void *)b, (void *)c, d);
 	case NR_rt_sigprocmask:
@@ -168,6 +194,9 @@ long shim_syscall(struct thread *t)
 	case NR_fork: case NR_vfork: case NR_clone: case NR_clone3: return sys_clone(t, nr);
 	case NR_execve: return sys_execve(t, AT_FDCWD, (void *)a, (void *)b, (void *)c, 0);
 	case NR_execveat: return sys_execve(t, a, (void *)b, (void *)c, (void *)d, e);
+	case NR_exit_group:
+		files_exit(t);
+		return H(nr, a);
 	case NR_exit:
 		if (t == &main_thread || t->vforked)
 			H(NR_exit, a);
@@ -178,7 +207,11 @@ long shim_syscall(struct thread *t)
 		}
 		return 0;
 	case NR_mmap: return shim_mmap(t, a, b, c, d, e, f);
-	case NR_munmap: return trusted_range(a, b) ? -EINVAL : H(nr, a, b);
+	case NR_munmap:
+		if (trusted_range(a, b))
+			return -EINVAL;
+		maps_gone(a, b);
+		return H(nr, a, b);
 	case NR_mprotect: return trusted_range(a, b) ? -EACCES : H(nr, a, b, c);
 	case NR_madvise: return trusted_range(a, b) ? -EINVAL : H(nr, a, b, c);
 	case NR_mremap:
