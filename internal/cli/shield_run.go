@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,47 +15,106 @@ import (
 	"github.com/palisade-sec/palisade/shield/shim"
 )
 
+// shieldRun are the flags of palisade shield run.
+type shieldRun struct {
+	insecureSim   bool
+	volume        string
+	keyFile       string
+	minGeneration uint64
+	readOnly      bool
+	cacheMiB      int64
+	workdir       string
+	stats         bool
+	signalOnly    bool
+	filterOnly    bool
+}
+
 // newShieldRunCommand runs an unmodified program under the data plane.
 func newShieldRunCommand(e *env) *cobra.Command {
-	var insecureSim bool
+	var f shieldRun
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENTS...]",
-		Short: "Run an unmodified program under the shield",
-		Long: `Run an unmodified program with every system call taken over by the shield.
+		Short: "run an unmodified program under the shield",
+		Long: `Run an unmodified program with every system call taken over by the shield. What it
+finds below the mount point of the volume is decrypted and verified as it is read,
+and sealed before it is written.
 
 This machine has no trusted environment that the shield can run in yet, so all it
 can offer is the simulation, which protects nothing from the host. It has to be
 asked for with --allow-insecure-sim. The exit code is that of the program; 125
-means that it could not be started.`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if !insecureSim {
-				return fail(errors.New("no trusted environment here, and the simulation protects nothing from the host")).
-					hint("--allow-insecure-sim runs the program all the same, for development")
-			}
-			path := args[0]
-			if !strings.Contains(path, "/") {
-				p, err := exec.LookPath(path)
-				if err != nil {
-					return fmt.Errorf("no program %q in PATH", path)
-				}
-				path = p
-			}
-			e.warnf("simulated shield: confidentiality none, host isolation none")
-			res, err := shim.Run(shim.Config{
-				Program: path, Args: args, Env: os.Environ(),
-				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-			})
-			if err != nil {
-				return err
-			}
-			if res.Code != 0 {
-				return exitWith{res.Code}
-			}
-			return nil
-		},
+means that it could not be started, or that what it wrote could not be kept.`,
+		Example: `  palisade shield run --allow-insecure-sim --volume app.vol:/srv --key-file app.key -- redis-server --dir /srv`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return f.run(e, args) },
 	}
-	cmd.Flags().BoolVar(&insecureSim, "allow-insecure-sim", false, "run without a trusted environment: for development only")
-	cmd.Flags().SetInterspersed(false)
+	fl := cmd.Flags()
+	fl.BoolVar(&f.insecureSim, "allow-insecure-sim", false, "run without a trusted environment: for development only")
+	fl.StringVar(&f.volume, "volume", "", "show the sealed `VOLUME:/MOUNT`; :/ makes it the program's whole file system")
+	fl.StringVar(&f.keyFile, "key-file", "", "`FILE` with the volume's key: 32 bytes, or hex or base64 of 32 bytes")
+	fl.Uint64Var(&f.minGeneration, "min-generation", 0, "refuse a volume older than generation `N`")
+	fl.BoolVar(&f.readOnly, "read-only", false, "refuse changes to the volume")
+	fl.Int64Var(&f.cacheMiB, "cache", 256, "`MiB` of opened content to keep in memory")
+	fl.StringVar(&f.workdir, "workdir", "", "working directory on the host")
+	fl.BoolVar(&f.stats, "stats", false, "say at the end how calls were taken over")
+	fl.BoolVar(&f.signalOnly, "no-rewrite", false, "leave the program's code as it is: every call goes by a signal (slow)")
+	fl.BoolVar(&f.filterOnly, "no-sud", false, "dispatch by the seccomp filter alone, for kernels without Syscall User Dispatch")
+	fl.SetInterspersed(false)
 	return cmd
+}
+
+func (f *shieldRun) run(e *env, args []string) error {
+	if !f.insecureSim {
+		return fail(errors.New("no trusted environment here, and the simulation protects nothing from the host")).
+			hint("--allow-insecure-sim runs the program all the same, for development")
+	}
+	c := shim.Config{
+		Program: args[0], Args: args, Env: os.Environ(), Dir: f.workdir,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		MinGeneration: f.minGeneration, ReadOnly: f.readOnly, CacheBytes: f.cacheMiB << 20,
+		SignalOnly: f.signalOnly, FilterOnly: f.filterOnly,
+	}
+	if f.volume != "" {
+		if err := f.openVolume(e, &c); err != nil {
+			return err
+		}
+		defer clear(c.Key)
+	}
+	if !strings.Contains(args[0], "/") {
+		if c.Mount == "/" {
+			return fail(fmt.Errorf("program %q: the volume is the whole file system", args[0])).
+				hint("give the program's path in the volume")
+		}
+		p, err := exec.LookPath(args[0])
+		if err != nil {
+			return fmt.Errorf("no program %q in PATH", args[0])
+		}
+		c.Program = p
+	}
+	e.warnf("simulated shield: confidentiality none, host isolation none")
+	res, err := shim.Run(c)
+	if err != nil {
+		return err
+	}
+	if f.stats {
+		fmt.Fprintf(e.stderr, "palisade: %d call sites rewritten, %d calls by signal, generation %d\n", res.Sites, res.Signals, res.Generation)
+	}
+	if res.Code != 0 {
+		return exitWith{res.Code}
+	}
+	return nil
+}
+
+// openVolume takes VOLUME:/MOUNT apart and reads the key.
+func (f *shieldRun) openVolume(e *env, c *shim.Config) error {
+	i := strings.LastIndex(f.volume, ":/")
+	if i <= 0 {
+		return fail(fmt.Errorf("--volume %q is not VOLUME:/MOUNT", f.volume)).hint("for example --volume app.vol:/srv")
+	}
+	if f.keyFile == "" {
+		return errors.New("--volume needs --key-file")
+	}
+	c.Volume, c.Mount = f.volume[:i], filepath.Clean(f.volume[i+1:])
+	var err error
+	c.Key, err = e.key(f.keyFile)
+	return err
 }
