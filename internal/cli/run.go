@@ -23,6 +23,7 @@ import (
 func newRunCommand(e *env) *cobra.Command {
 	var o container.Options
 	var policyName string
+	var probing bool
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG…]",
 		Short: "Run a command in a confined container",
@@ -35,9 +36,13 @@ itself, at /palisade. What is written into the root is gone when the container
 ends; volumes stay.`,
 		Example: `  palisade run -- /palisade version
   palisade run --rootfs ./busybox -t -- /bin/sh
+  palisade run --policy strict --probe
   palisade run --policy strict --image alpine.tar -v ./data:/data:ro -- ls /data`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 && o.Image == "" {
+			if probing && len(args) > 0 {
+				return fail(fmt.Errorf("--probe runs the probes, not %q", args[0])).hint("leave out the command or --probe")
+			}
+			if len(args) == 0 && o.Image == "" && !probing {
 				return fail(errors.New("no command to run")).hint("palisade run [flags] -- COMMAND, for example: palisade run -- /palisade version")
 			}
 			return nil
@@ -45,6 +50,11 @@ ends; volumes stay.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			var err error
 			o.Args = args
+			if probing {
+				if err := probeInstead(e, &o, policyName); err != nil {
+					return err
+				}
+			}
 			if o.Policy, err = policy.Builtin(policyName); err != nil {
 				return fail(err).hint("the policies are %s", strings.Join(policy.BuiltinNames(), " and "))
 			}
@@ -69,6 +79,7 @@ ends; volumes stay.`,
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.StringVar(&policyName, "policy", "default", "`policy`: default or strict")
+	f.BoolVar(&probing, "probe", false, "instead of a command, try what escapes are made of; exit code 1 when something is open that the policy claims to block")
 	f.StringVar(&o.Rootfs, "rootfs", "", "`folder` that becomes the container's root; it is not written to")
 	f.StringVar(&o.Image, "image", "", "OCI layout folder, or docker or OCI archive, to run")
 	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount `src:dst[:ro|:Z|:z]`; Z labels src for this container, z for all")
@@ -81,6 +92,25 @@ ends; volumes stay.`,
 	f.BoolVarP(&o.TTY, "tty", "t", false, "give the command a terminal")
 	f.StringVar(&o.Runtime, "runtime", "", "OCI `runtime` to use (default: $PALISADE_RUNTIME, runc, crun)")
 	return cmd
+}
+
+// probeInstead has a container run the probes with the claims of its policy. A
+// root that is not the built-in one gets this program as a read-only volume.
+func probeInstead(e *env, o *container.Options, policyName string) error {
+	program := "/palisade"
+	if o.Rootfs != "" || o.Image != "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find palisade itself: %w", err)
+		}
+		program = "/.palisade/palisade"
+		o.Volumes = append(o.Volumes, self+":"+program+":ro")
+	}
+	o.Args = []string{program, "probe", "--claims", policyName}
+	if e.json {
+		o.Args = append(o.Args, "--json")
+	}
+	return nil
 }
 
 // openState opens the state directory for those who may.
