@@ -23,6 +23,7 @@ import (
 // order.
 var appArmorVerbs = []func(*env) *cobra.Command{
 	newAppArmorCheckCommand,
+	newAppArmorExplainCommand,
 	newAppArmorFmtCommand,
 	newAppArmorGenerateCommand,
 }
