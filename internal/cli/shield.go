@@ -30,6 +30,8 @@ var shieldVerbs = []func(*env) *cobra.Command{
 	newShieldRekeyCommand,
 	newShieldInfoCommand,
 	newShieldAttestCommand,
+	newShieldServeCommand,
+	newShieldSessionCommand,
 	newShieldRunCommand,
 }
 

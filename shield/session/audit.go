@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// Event is one line of the audit log. Each line has the MAC of the line before
+// it and its own, so no line can be changed, taken out or put in without the
+// service's key; how many there are is kept in the sealed store.
+type Event struct {
+	Seq     uint64    `json:"seq"`
+	Time    time.Time `json:"time"`
+	Client  string    `json:"client"` // fingerprint of its key
+	Action  string    `json:"action"`
+	Session string    `json:"session,omitempty"`
+	Outcome string    `json:"outcome"` // allowed or refused
+	Detail  string    `json:"detail,omitempty"`
+	Taint   string    `json:"taint,omitempty"`
+	Prev    string    `json:"prev"`
+	MAC     string    `json:"mac,omitempty"`
+}
+
+type audit struct {
+	mu   sync.Mutex
+	f    *os.File
+	key  []byte
+	seq  uint64
+	last string
+	save func(auditEnd) error
+}
+
+// auditEnd is what the store knows of the log: it has at least this much.
+type auditEnd struct {
+	Seq uint64 `json:"seq"`
+	MAC string `json:"mac"`
+}
+
+func (e *Event) mac(key []byte) (string, error) {
+	c := *e
+	c.MAC = ""
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	m := hmac.New(sha256.New, key)
+	m.Write(b)
+	return hex.EncodeToString(m.Sum(nil)), nil
+}
+
+// openAudit checks the log and opens it for appending. A last line that a crash
+// cut short is taken off.
+func openAudit(name string, key []byte, end auditEnd, save func(auditEnd) error) (*audit, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	last, good, err := checkAudit(f, key, end)
+	if err == nil {
+		err = f.Truncate(good)
+	}
+	if err == nil {
+		_, err = f.Seek(good, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("audit log %s: %w", name, err)
+	}
+	return &audit{f: f, key: key, seq: last.Seq, last: last.MAC, save: save}, nil
+}
+
+// checkAudit verifies the chain, and that it is as long as the store remembers.
+func checkAudit(r io.Reader, key []byte, end auditEnd) (last auditEnd, good int64, err error) {
+	b := bufio.NewReaderSize(r, 1<<16)
+	reached := end.Seq == 0
+	for {
+		line, err := b.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break // what is in line has no end: it was cut short
+		}
+		if err != nil {
+			return last, good, err
+		}
+		var e Event
+		if err := json.Unmarshal(bytes.TrimSpace(line), &e); err != nil {
+			return last, good, fmt.Errorf("line %d: %w", last.Seq+1, err)
+		}
+		want, err := e.mac(key)
+		if err != nil {
+			return last, good, err
+		}
+		if !hmac.Equal([]byte(want), []byte(e.MAC)) || e.Seq != last.Seq+1 || e.Prev != last.MAC {
+			return last, good, fmt.Errorf("line %d was changed, or lines before it are missing", last.Seq+1)
+		}
+		last = auditEnd{e.Seq, e.MAC}
+		good += int64(len(line))
+		if last.Seq == end.Seq {
+			if last.MAC != end.MAC {
+				return last, good, fmt.Errorf("line %d is not the one that was written", last.Seq)
+			}
+			reached = true
+		}
+	}
+	if !reached {
+		return last, good, fmt.Errorf("has %d lines, at least %d were written: the end was taken off", last.Seq, end.Seq)
+	}
+	return last, good, nil
+}
+
+// write appends an event and makes it durable before anything is answered.
+func (a *audit) write(e Event) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.Seq, e.Prev = a.seq+1, a.last
+	mac, err := e.mac(a.key)
+	if err != nil {
+		return err
+	}
+	e.MAC = mac
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if _, err := a.f.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	if err := a.f.Sync(); err != nil {
+		return err
+	}
+	a.seq, a.last = e.Seq, e.MAC
+	return a.save(auditEnd{e.Seq, e.MAC})
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package session keeps what a shielded program needs and may only get once its
+// identity was verified: volume keys and roots, secrets, arguments, environment,
+// files. A session says which measurement on which platform may have it.
+//
+// The service speaks HTTP over TLS 1.3 with client keys. Owners are known by
+// their key. A program proves what it is with evidence whose REPORTDATA binds
+// the key of its own TLS connection and a nonce of the service, so that evidence
+// of one program is of no use to another. Generations of volumes only go up.
+// State is sealed at rest; every decision is in an audit log that cannot be
+// changed unnoticed. The simulation is refused unless both the service and the
+// session allow it.
+package session
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/palisade-sec/palisade/shield/attest"
+	"github.com/palisade-sec/palisade/shield/sealfs"
+)
+
+// Session is a session as its owner writes it.
+type Session struct {
+	Name        string            `yaml:"name" json:"name"`
+	Predecessor string            `yaml:"predecessor,omitempty" json:"predecessor,omitempty"` // hash of the session that this one replaces
+	Attestation Attestation       `yaml:"attestation" json:"attestation"`
+	Args        []string          `yaml:"args,omitempty" json:"args,omitempty"`
+	Environment map[string]string `yaml:"environment,omitempty" json:"environment,omitempty"`
+	Files       []File            `yaml:"files,omitempty" json:"files,omitempty"`
+	Secrets     []Secret          `yaml:"secrets,omitempty" json:"secrets,omitempty"`
+	Volumes     []Volume          `yaml:"volumes,omitempty" json:"volumes,omitempty"`
+	Access      Access            `yaml:"access" json:"access"`
+}
+
+// Attestation says which programs on which platforms may have the session.
+type Attestation struct {
+	TEE                    []attest.TEE   `yaml:"tee" json:"tee"`
+	Measurements           []string       `yaml:"measurements" json:"measurements"`
+	Signers                []string       `yaml:"signers,omitempty" json:"signers,omitempty"`
+	MinSVN                 uint64         `yaml:"min_svn,omitempty" json:"min_svn,omitempty"`
+	AcceptTCB              []string       `yaml:"accept_tcb,omitempty" json:"accept_tcb,omitempty"`
+	MinTCBNumber           uint32         `yaml:"min_tcb_evaluation_number,omitempty" json:"min_tcb_evaluation_number,omitempty"`
+	SNPMinTCB              *attest.SNPTCB `yaml:"snp_min_tcb,omitempty" json:"snp_min_tcb,omitempty"`
+	MaxVMPL                uint32         `yaml:"max_vmpl,omitempty" json:"max_vmpl,omitempty"`
+	Platforms              []string       `yaml:"platforms,omitempty" json:"platforms,omitempty"` // PPID or CHIP_ID in hex; empty: any
+	AllowDebug             bool           `yaml:"allow_debug,omitempty" json:"allow_debug,omitempty"`
+	AllowMissingCollateral bool           `yaml:"allow_missing_collateral,omitempty" json:"allow_missing_collateral,omitempty"`
+	AllowInsecureSim       bool           `yaml:"allow_insecure_sim,omitempty" json:"allow_insecure_sim,omitempty"`
+}
+
+// Policy is what attest.Verify is to ask, the key's binding aside.
+func (a *Attestation) Policy() attest.Policy {
+	p := attest.Policy{
+		TEEs: a.TEE, Measurements: a.Measurements, Signers: a.Signers, MinSVN: a.MinSVN, AcceptTCB: a.AcceptTCB, MinTCBNumber: a.MinTCBNumber,
+		MaxVMPL: a.MaxVMPL, AllowDebug: a.AllowDebug, AllowMissingCollateral: a.AllowMissingCollateral, AllowSim: a.AllowInsecureSim,
+	}
+	if a.SNPMinTCB != nil {
+		p.MinSNPTCB = *a.SNPMinTCB
+	}
+	return p
+}
+
+// File is a file that is injected into the program's file system.
+type File struct {
+	Path    string `yaml:"path" json:"path"`
+	Content string `yaml:"content" json:"content"`
+	Mode    uint32 `yaml:"mode,omitempty" json:"mode,omitempty"` // default 0400
+}
+
+// Secret is a value that only attested programs get. Either Value or Generate is given.
+type Secret struct {
+	Name     string `yaml:"name" json:"name"`
+	Kind     string `yaml:"kind,omitempty" json:"kind,omitempty"`         // how Value is written: text (default), hex, base64
+	Value    string `yaml:"value,omitempty" json:"value,omitempty"`       //
+	Generate int    `yaml:"generate,omitempty" json:"generate,omitempty"` // make this many random bytes when the session is created
+}
+
+// Volume is a sealed volume that the program mounts.
+type Volume struct {
+	Name string `yaml:"name" json:"name"`
+	Path string `yaml:"path" json:"path"`
+	Key  string `yaml:"key" json:"key"`                       // name of the secret that holds its 32 bytes
+	Root string `yaml:"root,omitempty" json:"root,omitempty"` // GENERATION:DIGEST, as seal prints it
+}
+
+// Access says which keys may read and change the session: the SHA-256 of their
+// public keys in hex. Nobody else can, the service's administrators included.
+type Access struct {
+	Read   []string `yaml:"read,omitempty" json:"read,omitempty"`
+	Update []string `yaml:"update" json:"update"`
+}
+
+// Bounds of a session.
+const (
+	maxSession = 1 << 20
+	maxSecrets = 1000
+)
+
+var (
+	nameRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	secretRE = regexp.MustCompile(`\$\$secret:([A-Za-z0-9._-]+)\$\$`)
+	keyRE    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// Parse reads a session in YAML and reports everything that is wrong with it.
+func Parse(b []byte) (*Session, error) {
+	if len(b) > maxSession {
+		return nil, fmt.Errorf("session of %d bytes, at most %d", len(b), maxSession)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	var s Session
+	if err := d.Decode(&s); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("session is empty")
+		}
+		return nil, err
+	}
+	var more any
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("session: more than one document")
+	}
+	return &s, s.Validate()
+}
+
+// Validate reports everything that is wrong with a session.
+func (s *Session) Validate() error {
+	var errs []error
+	object := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !nameRE.MatchString(s.Name) {
+		object("name %q: want letters, digits, '.', '_' and '-', at most 128", s.Name)
+	}
+	if s.Predecessor != "" && !keyRE.MatchString(s.Predecessor) {
+		object("predecessor: want the 64 hexadecimal digits of a session's hash")
+	}
+	a := &s.Attestation
+	if len(a.TEE) == 0 {
+		object("attestation.tee: name at least one of sgx, tdx, sev-snp, sim")
+	}
+	for _, t := range a.TEE {
+		if !slices.Contains([]attest.TEE{attest.SGX, attest.TDX, attest.SNP, attest.Sim}, t) {
+			object("attestation.tee: %q is none of sgx, tdx, sev-snp, sim", t)
+		}
+		if t == attest.Sim && !a.AllowInsecureSim {
+			object("attestation.tee: sim protects nothing from its host; allow_insecure_sim: true is needed with it")
+		}
+	}
+	if len(a.Measurements) == 0 && len(a.Signers) == 0 {
+		object("attestation: name at least one of measurements and signers: without, any program would get the secrets")
+	}
+	for _, m := range append(slices.Clone(a.Measurements), a.Signers...) {
+		if b, err := hex.DecodeString(m); err != nil || len(b) != 32 && len(b) != 48 {
+			object("attestation: %q is not 32 or 48 bytes in hexadecimal", m)
+		}
+	}
+	secrets := map[string]int{} // length, -1 when it is not known before the session is made
+	if len(s.Secrets) > maxSecrets {
+		object("%d secrets, at most %d", len(s.Secrets), maxSecrets)
+	}
+	for _, x := range s.Secrets {
+		_, twice := secrets[x.Name]
+		switch {
+		case !nameRE.MatchString(x.Name):
+			object("secret %q: bad name", x.Name)
+		case twice:
+			object("secret %s is given twice", x.Name)
+		case (x.Value == "") == (x.Generate == 0):
+			object("secret %s: give either value or generate", x.Name)
+		case x.Generate < 0 || x.Generate > 4096:
+			object("secret %s: generate 1 to 4096 bytes", x.Name)
+		}
+		secrets[x.Name] = x.Generate
+		if x.Value != "" {
+			b, err := x.bytes()
+			if err != nil {
+				object("secret %s: %w", x.Name, err)
+			}
+			secrets[x.Name] = len(b)
+		}
+	}
+	refs := func(where, text string) {
+		for _, m := range secretRE.FindAllStringSubmatch(text, -1) {
+			if _, ok := secrets[m[1]]; !ok {
+				object("%s: no secret %s", where, m[1])
+			}
+		}
+	}
+	for i, x := range s.Args {
+		refs(fmt.Sprintf("args[%d]", i), x)
+	}
+	for k, x := range s.Environment {
+		if k == "" || strings.ContainsAny(k, "=\x00") {
+			object("environment: bad name %q", k)
+		}
+		refs("environment "+k, x)
+	}
+	for _, f := range s.Files {
+		if !strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || f.Path == "/" {
+			object("file %q: want a clean absolute path", f.Path)
+		}
+		if f.Mode&^0o7777 != 0 {
+			object("file %s: mode %#o", f.Path, f.Mode)
+		}
+		refs("file "+f.Path, f.Content)
+	}
+	names := map[string]bool{}
+	for _, v := range s.Volumes {
+		n, ok := secrets[v.Key]
+		switch {
+		case !nameRE.MatchString(v.Name):
+			object("volume %q: bad name", v.Name)
+		case names[v.Name]:
+			object("volume %s is given twice", v.Name)
+		case !strings.HasPrefix(v.Path, "/") || path.Clean(v.Path) != v.Path:
+			object("volume %s: path %q: want a clean absolute path", v.Name, v.Path)
+		case !ok:
+			object("volume %s: key %q is no secret of the session", v.Name, v.Key)
+		case n != sealfs.KeySize:
+			object("volume %s: secret %s is %d bytes, a key is %d", v.Name, v.Key, n, sealfs.KeySize)
+		}
+		names[v.Name] = true
+		if v.Root != "" {
+			if _, err := ParseRoot(v.Root); err != nil {
+				object("volume %s: %w", v.Name, err)
+			}
+		}
+	}
+	if len(s.Access.Update) == 0 {
+		object("access.update: name at least one key, or nobody could ever change the session")
+	}
+	for _, k := range append(slices.Clone(s.Access.Update), s.Access.Read...) {
+		if !keyRE.MatchString(k) {
+			object("access: %q is not a key's fingerprint (64 hexadecimal digits)", k)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (x *Secret) bytes() ([]byte, error) {
+	switch x.Kind {
+	case "", "text":
+		return []byte(x.Value), nil
+	case "hex":
+		return hex.DecodeString(x.Value)
+	case "base64":
+		return base64.StdEncoding.DecodeString(x.Value)
+	}
+	return nil, fmt.Errorf("kind %q: want text, hex or base64", x.Kind)
+}
+
+// Hash names a session: SHA-256 of its canonical JSON. Two sessions that say the
+// same have the same hash, however they were written.
+func (s *Session) Hash() string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // no type in it can fail
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// redacted is the session without the values of its secrets.
+func (s *Session) redacted() *Session {
+	c := *s
+	c.Secrets = slices.Clone(s.Secrets)
+	for i := range c.Secrets {
+		if c.Secrets[i].Value != "" {
+			c.Secrets[i].Value = "(not shown)"
+		}
+	}
+	return &c
+}
+
+// ParseRoot reads GENERATION:DIGEST.
+func ParseRoot(s string) (sealfs.Root, error) {
+	var r sealfs.Root
+	var digest string
+	if _, err := fmt.Sscanf(s, "%d:%s", &r.Generation, &digest); err != nil {
+		return r, fmt.Errorf("root %q: want GENERATION:DIGEST", s)
+	}
+	b, err := hex.DecodeString(digest)
+	if err != nil || len(b) != len(r.Digest) || r.Generation == 0 {
+		return r, fmt.Errorf("root %q: want GENERATION:DIGEST, the digest 64 hexadecimal digits", s)
+	}
+	copy(r.Digest[:], b)
+	return r, nil
+}
+
+// Config is what an attested program gets.
+type Config struct {
+	Session     string            `json:"session"`
+	Hash        string            `json:"hash"`
+	Taint       string            `json:"taint,omitempty"` // "sim": the secrets in here were given to a simulation
+	Args        []string          `json:"args,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"`
+	Files       []ConfigFile      `json:"files,omitempty"`
+	Secrets     map[string][]byte `json:"secrets,omitempty"`
+	Volumes     []ConfigVolume    `json:"volumes,omitempty"`
+}
+
+// ConfigFile is an injected file.
+type ConfigFile struct {
+	Path    string `json:"path"`
+	Content []byte `json:"content"`
+	Mode    uint32 `json:"mode"`
+}
+
+// ConfigVolume is a volume with its key and the state it must not be older than.
+type ConfigVolume struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+	Key  []byte `json:"key"`
+	Root string `json:"root,omitempty"`
+}
+
+// config fills the session's templates. Generated secrets stand in text as
+// hexadecimal digits.
+func (r *record) config(taint string) *Config {
+	s := &r.Session
+	text := map[string]string{}
+	for _, x := range s.Secrets {
+		text[x.Name] = string(r.Secrets[x.Name])
+		if x.Generate > 0 {
+			text[x.Name] = hex.EncodeToString(r.Secrets[x.Name])
+		}
+	}
+	expand := func(t string) string {
+		return secretRE.ReplaceAllStringFunc(t, func(m string) string { return text[secretRE.FindStringSubmatch(m)[1]] })
+	}
+	c := &Config{Session: s.Name, Hash: r.Hash, Taint: taint, Secrets: r.Secrets}
+	for _, a := range s.Args {
+		c.Args = append(c.Args, expand(a))
+	}
+	if len(s.Environment) > 0 {
+		c.Environment = map[string]string{}
+		for k, v := range s.Environment {
+			c.Environment[k] = expand(v)
+		}
+	}
+	for _, f := range s.Files {
+		mode := f.Mode
+		if mode == 0 {
+			mode = 0o400
+		}
+		c.Files = append(c.Files, ConfigFile{f.Path, []byte(expand(f.Content)), mode})
+	}
+	for _, v := range s.Volumes {
+		c.Volumes = append(c.Volumes, ConfigVolume{v.Name, v.Path, r.Secrets[v.Key], r.Roots[v.Name]})
+	}
+	return c
+}
