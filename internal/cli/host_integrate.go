@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/host"
+)
+
+func newHostIntegrateCommand(e *env) *cobra.Command {
+	var o host.IntegrateOptions
+	var apply, undo, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "integrate " + strings.Join(host.Engines(), "|"),
+		Short: "have an engine start containers through palisade-oci",
+		Long: `Shows what the configuration of a container engine needs so that it starts
+containers through palisade-oci, the runtime that confines them and leaves the rest
+to runc or crun. Nothing is written without --apply, which keeps a copy of the file
+and replaces it in one step. --undo takes back what --apply did: the file becomes
+what it was, or, when it was edited since, loses Palisade's part alone.`,
+		Example:   "  palisade host integrate docker\n  palisade host integrate docker --default --apply\n  palisade host integrate docker --undo",
+		ValidArgs: host.Engines(),
+		Args:      cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if apply && (undo || dryRun) {
+				return fail(errors.New("--apply excludes --undo and --dry-run")).hint("--undo acts by itself; --undo --dry-run only shows")
+			}
+			if o.Wrapper == "" {
+				o.Wrapper = findWrapper()
+			}
+			plan := host.Integrate
+			if undo {
+				plan = host.Disintegrate
+			} else if err := checkWrapper(o); err != nil && apply {
+				return err
+			}
+			i, err := plan(args[0], o)
+			if errors.Is(err, host.ErrEngine) {
+				return fail(err).hint("the engines are %s", strings.Join(host.Engines(), ", "))
+			}
+			if err != nil {
+				return fail(err).hint("nothing was changed")
+			}
+			write := apply || undo && !dryRun
+			if write {
+				if err := host.Write(o.Root, i.Edits); err != nil {
+					return fail(err).hint("%s", writeHint(err))
+				}
+			}
+			if e.json {
+				return e.printJSON(integrationJSON(i, write))
+			}
+			return printIntegration(e, i, o, write, undo)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Root, "root", "/", "`folder` that stands for /")
+	f.StringVar(&o.Wrapper, "wrapper", "", "`path` of palisade-oci (default: beside palisade, or /usr/local/bin/palisade-oci)")
+	f.BoolVar(&o.Default, "default", false, "make it the runtime of containers that ask for none")
+	f.BoolVar(&apply, "apply", false, "write the configuration")
+	f.BoolVar(&undo, "undo", false, "take back what --apply did")
+	f.BoolVar(&dryRun, "dry-run", false, "write nothing (as without --apply)")
+	return cmd
+}
+
+// findWrapper is palisade-oci beside this program, or where it is installed.
+func findWrapper() string {
+	const installed = "/usr/local/bin/palisade-oci"
+	self, err := os.Executable()
+	if err != nil {
+		return installed
+	}
+	beside := filepath.Join(filepath.Dir(self), "palisade-oci")
+	if fi, err := os.Stat(beside); err == nil && fi.Mode().IsRegular() {
+		return beside
+	}
+	return installed
+}
+
+// checkWrapper keeps an engine from being given a runtime that is not there.
+func checkWrapper(o host.IntegrateOptions) error {
+	fi, err := os.Stat(filepath.Join(o.Root, o.Wrapper))
+	if err == nil && (!fi.Mode().IsRegular() || fi.Mode()&0o111 == 0) {
+		err = fmt.Errorf("%s is no program", o.Wrapper)
+	}
+	if err != nil {
+		return fail(fmt.Errorf("wrapper runtime: %w", err)).hint("install palisade-oci, or say where it is with --wrapper")
+	}
+	return nil
+}
+
+func writeHint(err error) string {
+	switch {
+	case errors.Is(err, host.ErrChanged):
+		return "somebody else changed it; run the command again"
+	case errors.Is(err, fs.ErrPermission):
+		return "run it with sudo"
+	}
+	return "files are written whole or not at all; run the command again, or take it back with --undo"
+}
+
+type editJSON struct {
+	Path   string  `json:"path"`
+	Action string  `json:"action"` // create, change or remove
+	After  *string `json:"after,omitempty"`
+	Backup string  `json:"backup,omitempty"`
+}
+
+func editsJSON(edits []host.Edit) []editJSON {
+	list := []editJSON{}
+	for _, x := range edits {
+		j := editJSON{Path: x.Path, Action: "change", Backup: x.Backup}
+		switch {
+		case x.After == nil:
+			j.Action = "remove"
+		case x.Before == nil:
+			j.Action = "create"
+		}
+		if x.After != nil {
+			after := string(x.After)
+			j.After = &after
+		}
+		list = append(list, j)
+	}
+	return list
+}
+
+func integrationJSON(i host.Integration, written bool) any {
+	return struct {
+		host.Integration
+		Edits   []editJSON `json:"edits"`
+		Written bool       `json:"written"`
+	}{i, editsJSON(i.Edits), written}
+}
+
+func printIntegration(e *env, i host.Integration, o host.IntegrateOptions, written, undo bool) error {
+	if len(i.Edits) == 0 {
+		_, err := fmt.Fprintf(e.stdout, "%s: nothing to do\n", i.File)
+		return err
+	}
+	for _, x := range i.Edits {
+		fmt.Fprint(e.stdout, x.Diff())
+		if x.Backup != "" {
+			fmt.Fprintf(e.stdout, "keep   %s\n", x.Backup)
+		}
+	}
+	if !written {
+		again := "palisade host integrate " + i.Engine
+		if undo {
+			again += " --undo"
+		} else {
+			if o.Default {
+				again += " --default"
+			}
+			again += " --apply"
+		}
+		_, err := fmt.Fprintf(e.stdout, "\nnothing was written; to do it: %s\n", again)
+		return err
+	}
+	fmt.Fprintln(e.stdout, "\ndone; next:")
+	for _, step := range i.Next {
+		fmt.Fprintf(e.stdout, "  %s\n", step)
+	}
+	return nil
+}
