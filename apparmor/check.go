@@ -305,9 +305,9 @@ type errExecConflict struct{ a, b *ResolvedRule }
 
 func (*errExecConflict) Error() string { return "conflicting exec rules" }
 
-// execStates bounds the automaton that looks for conflicts. A profile that
-// needs more is left to the compiler, which finds the same.
-const execStates = 1 << 16
+// execLimits bound the automaton that looks for conflicts. A profile that needs
+// more is left to the compiler, which finds the same.
+var execLimits = dfa.Limits{States: 1 << 16, Memory: 64 << 20}
 
 // CheckExec finds two rules of a profile that match the same executable with
 // equal precedence and send its exec to different places. A rule of higher
@@ -388,7 +388,7 @@ func CheckExec(p *ResolvedProfile) diag.List {
 			}
 		}
 		return 0, nil
-	}, dfa.Limits{States: execStates})
+	}, execLimits)
 	var c *errExecConflict
 	if errors.As(err, &c) {
 		return diag.List{execConflict(c.a, c.b)}

@@ -510,6 +510,9 @@ func (p *parser) profile(k ProfileKind, first token) Rule {
 	defer p.nested()()
 	pr := &Profile{Kind: k}
 	pr.Name = p.word(p.expect(tID, "the name of a profile"))
+	if v := pr.Name.Value; k == KindBare && !strings.HasPrefix(v, "/") && !strings.HasPrefix(v, ":") {
+		p.lx.errorf(first.start, first.end, "AA-PROFILE-NAME", "the name of a profile begins with '/' or a namespace, or the keyword profile or hat stands before it")
+	}
 	if t := p.peek(); t.kind == tID || t.kind == tSetVar {
 		pr.Attachment = p.word(p.next())
 	}

@@ -176,8 +176,14 @@ func (p *printer) rule(r Rule) {
 		p.WriteByte(',')
 	case *VarAssign:
 		p.variable('@', n.Name, n.Brace)
-		p.WriteString(" " + n.Op.String() + " ")
-		p.words(n.Values, " ")
+		p.WriteString(" " + n.Op.String())
+		for _, v := range n.Values {
+			if strings.HasPrefix(v.Raw, "#") {
+				v.Raw = "" // would start a comment where a line end follows
+			}
+			p.WriteByte(' ')
+			p.word(v)
+		}
 	case *BoolAssign:
 		p.variable('$', n.Name, n.Brace)
 		p.WriteString(" " + n.Op.String() + " ")
@@ -356,9 +362,10 @@ func (p *printer) expr(e Expr) {
 		p.WriteString(" or ")
 		p.expr(e.Y)
 	case *Paren:
-		p.WriteByte('(')
+		// A variable takes a parenthesis right behind it along.
+		p.WriteString("( ")
 		p.expr(e.X)
-		p.WriteByte(')')
+		p.WriteString(" )")
 	}
 }
 

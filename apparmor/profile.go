@@ -30,7 +30,7 @@ func (r *resolver) profile(n *Profile, parent *blockBody) *profileDraft {
 	r.once = map[string]bool{}
 	defer func() { r.once = outer }()
 
-	d := &profileDraft{decl: n, via: slices.Clone(r.via)}
+	d := &profileDraft{decl: n, via: r.via}
 	stack, ns, local, bad := parseLabel(n.Name.Value)
 	if bad == "" && stack {
 		bad = "the name of a profile begins with '/' or a namespace"
@@ -494,6 +494,10 @@ func (r *resolver) applyAliases(p *ResolvedProfile, drafts []*draft) []*draft {
 	}
 	var out []*draft
 	for _, d := range drafts {
+		if len(out) > maxRules {
+			r.errorf(p.Decl.Name.Pos, "AA-TOO-LARGE", "profile %s has more than %d rules", p.Name, maxRules)
+			return out
+		}
 		out = append(out, d)
 		b, ok := d.Body.(*FileBody)
 		if !ok {

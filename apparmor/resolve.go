@@ -42,8 +42,12 @@ type Env struct {
 	SkipExecCheck bool
 }
 
-// maxInclude bounds how deep files may include each other.
-const maxInclude = 64
+// Bounds of resolving: how deep files may include each other and profiles nest,
+// and how many rules one profile may have, those that aliases add included.
+const (
+	maxInclude = 64
+	maxRules   = 1 << 20
+)
 
 // Resolve turns a parsed file into the profiles that a compiler needs. The list
 // holds every error found, and warnings; the policy is nil when one of them is
@@ -325,8 +329,9 @@ func (r *resolver) include(inc *Include, use func(*File)) {
 		}
 		return
 	}
-	r.via = append(r.via, inc.Span())
-	defer func() { r.via = r.via[:len(r.via)-1] }()
+	outer := r.via
+	r.via = append(slices.Clip(outer), inc.Span()) // rules keep it: never written to again
+	defer func() { r.via = outer }()
 	switch {
 	case data != nil:
 		use(r.file(full, data))

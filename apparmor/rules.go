@@ -234,7 +234,7 @@ func (r *resolver) add(b *blockBody, source Rule, x Prefix, body Body) *draft {
 		return nil
 	}
 	d := &draft{ResolvedRule: &ResolvedRule{
-		Body: body, Source: source, Span: source.Span(), Via: slices.Clone(r.via),
+		Body: body, Source: source, Span: source.Span(), Via: r.via,
 	}, owners: 3}
 	if msg := d.addPrefix(x); msg != "" {
 		r.errorf(x.Pos, "AA-PREFIX", "%s", msg)

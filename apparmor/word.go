@@ -126,14 +126,15 @@ func quoteWord(v string) string {
 		case c == '\\' && i+1 < len(v):
 			// A backslash in a value escapes what follows it already, but must
 			// not form an escape that would be decoded.
-			if _, n := escape(v[i+1:]); n > 0 && v[i+1] != '\\' {
+			code, n := escape(v[i+1:])
+			if n > 0 && code != 0 && v[i+1] != '\\' {
 				b.WriteString(`\134`)
 			} else {
+				// What follows goes out as it is: an escape of it would join up
+				// with this backslash.
 				b.WriteByte(c)
-				if v[i+1] == '\\' {
-					b.WriteByte('\\')
-					i++
-				}
+				i++
+				b.WriteByte(v[i])
 			}
 		default:
 			b.WriteByte(c)
