@@ -73,6 +73,14 @@ func (p *printer) word(w Word) {
 	p.WriteString(quoteWord(w.Value))
 }
 
+// valueWord prints a word where # starts a comment if a line end follows.
+func (p *printer) valueWord(w Word) {
+	if strings.HasPrefix(w.Raw, "#") {
+		w.Raw = ""
+	}
+	p.word(w)
+}
+
 func (p *printer) words(ws []Word, sep string) {
 	for i, w := range ws {
 		if i > 0 {
@@ -178,11 +186,8 @@ func (p *printer) rule(r Rule) {
 		p.variable('@', n.Name, n.Brace)
 		p.WriteString(" " + n.Op.String())
 		for _, v := range n.Values {
-			if strings.HasPrefix(v.Raw, "#") {
-				v.Raw = "" // would start a comment where a line end follows
-			}
 			p.WriteByte(' ')
-			p.word(v)
+			p.valueWord(v)
 		}
 	case *BoolAssign:
 		p.variable('$', n.Name, n.Brace)
@@ -345,11 +350,11 @@ func (p *printer) expr(e Expr) {
 		}
 		p.variable(sigil, e.Name, e.Brace)
 	case *Literal:
-		p.word(e.Operand.Word)
+		p.valueWord(e.Operand.Word)
 	case *Compare:
-		p.word(e.Left.Word)
+		p.valueWord(e.Left.Word)
 		p.WriteString(" " + e.Op + " ")
-		p.word(e.Right.Word)
+		p.valueWord(e.Right.Word)
 	case *Not:
 		p.WriteString("not ")
 		p.expr(e.X)
