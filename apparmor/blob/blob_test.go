@@ -122,7 +122,7 @@ func TestPermMapping(t *testing.T) {
 	if oth.Allow != MayWrite|MaySetattr|MayCreate|MayDelete|MayChmod|MayChown|MayOpen|MayGetattr|MayChangeProfile || oth.Quiet == 0 {
 		t.Errorf("other %+v", oth)
 	}
-	if p := PolicyPerms(0x12|0x7f<<14, 0); p.Allow != 0x12|0x300|0x700000|0x3000000|MayLock {
+	if p := PolicyPerms(0x12|0x7f<<14, 0); p.Allow != 0x12|0x300|0x700000|0x3000000 {
 		t.Errorf("policy %#x", p.Allow)
 	}
 }

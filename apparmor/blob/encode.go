@@ -26,6 +26,31 @@ func Encode(profiles ...*Profile) ([]byte, error) {
 	return e.out, nil
 }
 
+// Writes groups profiles into what may be written to the kernel at once and
+// encodes the groups: all profiles of one write go into one policy namespace,
+// and without several (feature policy/set_load) each profile is its own write.
+func Writes(profiles []*Profile, several bool) ([][]byte, error) {
+	var groups [][]*Profile
+	at := map[string]int{}
+	for _, p := range profiles {
+		i, ok := at[p.Namespace]
+		if !ok || !several {
+			i = len(groups)
+			at[p.Namespace] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], p)
+	}
+	out := make([][]byte, len(groups))
+	for i, g := range groups {
+		var err error
+		if out[i], err = Encode(g...); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 type encoder struct {
 	out []byte
 	err error

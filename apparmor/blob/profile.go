@@ -130,7 +130,7 @@ const (
 	MayMprot         = 0x00020000
 	MayLink          = 0x00040000
 	MaySnapshot      = 0x00080000
-	LinkSubset       = 0x08000000 // overlaps ContMatch, by the automaton's class
+	LinkSubset       = MayLock // on the second half of a link pair
 	ContMatch        = 0x08000000
 	MayStack         = 0x10000000
 	MayOnexec        = 0x20000000
@@ -221,11 +221,13 @@ func FilePerms(accept, accept2 uint32) (owner, other Perms) {
 func mapOther(x uint32) uint32 { return x&0x3<<8 | x&0x1c<<18 | x&0x60<<19 }
 
 // PolicyPerms turns packed accept values of a policydb automaton into what the
-// kernel makes of them, for interface versions up to 8.
+// kernel makes of them, for interface versions up to 8. Kernels from 6.2 on add
+// MayLock to every entry of the policydb; it decides nothing there but whether a
+// file lock on a socket passes.
 // Source: security/apparmor/policy_compat.c, compute_perms_entry.
 func PolicyPerms(accept, accept2 uint32) Perms {
 	p := Perms{
-		Allow: accept&0x7f | accept&0x80000000 | mapOther(accept>>14&0x7f) | MayLock,
+		Allow: accept&0x7f | accept&0x80000000 | mapOther(accept>>14&0x7f),
 		Audit: accept2&0x7f | mapOther(accept2>>14&0x7f),
 		Quiet: accept2>>7&0x7f | mapOther(accept2>>21&0x7f),
 	}

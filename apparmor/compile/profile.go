@@ -27,6 +27,8 @@ type build struct {
 	xtable []string
 	warned map[string]bool
 	failed bool
+	// question: the rules ask, so they mark nothing as mediated.
+	question bool
 }
 
 func (b *build) errorf(span diag.Span, code, format string, args ...any) {

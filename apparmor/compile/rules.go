@@ -5,7 +5,6 @@ package compile
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
@@ -318,10 +317,11 @@ func (r *rules) automaton(s support, kind blob.Kind) (*blob.Automaton, error) {
 			a.Perms = append(a.Perms, own, oth)
 		} else {
 			p := blob.PolicyPerms(l.accept, l.accept2)
+			p.Allow |= blob.MayLock // what kernels of this format expect
 			if l.accept&contMatch != 0 {
 				p.Allow |= blob.ContMatch
 			}
-			p.Prompt = (blob.PolicyPerms(l.prompt, 0).Allow &^ blob.MayLock) &^ p.Allow
+			p.Prompt = blob.PolicyPerms(l.prompt, 0).Allow &^ p.Allow
 			a.Perms = append(a.Perms, p)
 		}
 		return i
@@ -378,21 +378,4 @@ func (r *rules) overlapping(c *errConflict) (a, b *apparmor.ResolvedRule) {
 		}
 	}
 	return nil, nil
-}
-
-// matching lists the rules whose expressions match the input, in source order,
-// without repetitions.
-func (r *rules) matching(input []uint16) []*apparmor.ResolvedRule {
-	list := make([]dfa.Rule, len(r.entries))
-	for i, e := range r.entries {
-		list[i] = dfa.Rule{Expr: e.expr, Accept: int32(i)}
-	}
-	var out []*apparmor.ResolvedRule
-	for _, i := range r.arena.Accepts(list, input) {
-		if rule := r.entries[i].rule; rule != nil && !slices.Contains(out, rule) {
-			out = append(out, rule)
-		}
-	}
-	slices.SortFunc(out, func(a, b *apparmor.ResolvedRule) int { return a.ID - b.ID })
-	return out
 }

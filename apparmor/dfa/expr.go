@@ -295,3 +295,24 @@ func (a *Arena) MinLen(x Expr) int { return int(a.nodes[x].min) }
 
 // HasEmpty reports whether x matches the empty string.
 func (a *Arena) HasEmpty(x Expr) bool { return a.nodes[x].nullable }
+
+// Text gives the string that an expression without wildcards matches.
+func (a *Arena) Text(x Expr) (string, bool) {
+	var out []byte
+	for {
+		n := a.nodes[x]
+		switch n.op {
+		case opEps:
+			return string(out), true
+		case opByte:
+			return string(append(out, byte(n.a))), true
+		case opCat:
+			if h := a.nodes[n.a]; h.op == opByte {
+				out = append(out, byte(h.a))
+				x = Expr(n.b)
+				continue
+			}
+		}
+		return "", false
+	}
+}

@@ -23,9 +23,14 @@ import (
 // order.
 var appArmorVerbs = []func(*env) *cobra.Command{
 	newAppArmorCheckCommand,
+	newAppArmorCompileCommand,
+	newAppArmorDecideCommand,
 	newAppArmorExplainCommand,
 	newAppArmorFmtCommand,
 	newAppArmorGenerateCommand,
+	newAppArmorLoadCommand,
+	newAppArmorStatusCommand,
+	newAppArmorUnloadCommand,
 }
 
 func newAppArmorCommand(e *env) *cobra.Command {
