@@ -13,6 +13,7 @@ var commands = []func(*env) *cobra.Command{
 	newInspectCommand,
 	newLabelCommand,
 	newPSCommand,
+	newPauseCommand,
 	newProbeCommand,
 	newRelabelCommand,
 	newRunCommand,
