@@ -62,8 +62,18 @@ type Arg struct {
 
 // Name is a system call's name where a profile has it.
 type Name struct {
-	Text string
-	at   extent
+	Text  string
+	call  syscalls.Name
+	known bool // some ABI has the call
+	at    extent
+}
+
+// Known tells whether any ABI of Linux has a system call of this name.
+func (n Name) Known() bool { return n.known }
+
+func newName(text string, from, to int) Name {
+	call, known := syscalls.Lookup(text)
+	return Name{text, call, known, extent{int32(from), int32(to)}}
 }
 
 // extent is a place in the profile's text; lines are worked out when asked for.
@@ -457,7 +467,7 @@ func (d *profileDecoder) rule() {
 				if r.Names == nil {
 					r.Names = make([]Name, 0, 8)
 				}
-				r.Names = append(r.Names, Name{s, extent{int32(from), int32(to)}})
+				r.Names = append(r.Names, newName(s, from, to))
 			})
 		case "name":
 			s, from, to := d.stringValue("name")
@@ -496,7 +506,7 @@ func (d *profileDecoder) rule() {
 		if len(r.Names) > 0 {
 			d.errorf(int(singleAt.from), int(singleAt.to), "SEC-NAME-TWICE", "both 'name' and 'names' are there; use one of them")
 		}
-		r.Names = append(r.Names, Name{single, singleAt})
+		r.Names = append(r.Names, newName(single, int(singleAt.from), int(singleAt.to)))
 	}
 	if !hasAction {
 		d.errorf(start, start+1, "SEC-ACTION", "the rule has no action")

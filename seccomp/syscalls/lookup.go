@@ -9,6 +9,9 @@ import (
 
 //go:generate go run generate.go
 
+// Count is how many names there are; a Name is below it.
+const Count = nameCount
+
 // Name is a system call's name, as a small number. The zero Name is valid; use
 // the second result of Lookup.
 type Name uint16
@@ -213,4 +216,22 @@ func GroupsOf(name string) []string {
 		}
 	}
 	return out
+}
+
+// Len is how many calls an ABI has.
+func (a Arch) Len() int {
+	if !a.IsValid() {
+		return 0
+	}
+	return len(byNumber[a])
+}
+
+// Each hands over the calls of an ABI in order of number.
+func (a Arch) Each(yield func(nr uint32, name string)) {
+	if !a.IsValid() {
+		return
+	}
+	for _, id := range byNumber[a] {
+		yield(uint32(numbers[a][id]), names[id])
+	}
 }
