@@ -91,11 +91,11 @@ func (f *Filter) decide(mode Mode) (v *verdict, err error) {
 	for i, a := range abis {
 		tables[i] = &abiTable{arch: a, wide: a.Is64()}
 	}
-	var list diag.List
+	list := f.checkErrnos(mode)
 	if mode == Strict {
-		list = f.fillStrict(v.b, tables)
+		list = append(list, f.fillStrict(v.b, tables)...)
 	} else {
-		list = f.fillCompat(v.b, tables)
+		list = append(list, f.fillCompat(v.b, tables)...)
 	}
 	if err := list.Err(); err != nil {
 		return nil, err
@@ -119,6 +119,28 @@ func (f *Filter) decide(mode Mode) (v *verdict, err error) {
 		v.machines = append(v.machines, m)
 	}
 	return v, nil
+}
+
+// checkErrnos refuses error numbers that cannot be returned: libseccomp takes
+// those below 4095, the kernel 4095 as well.
+func (f *Filter) checkErrnos(mode Mode) diag.List {
+	limit := Action(4095)
+	if mode == Compat {
+		limit = 4094
+	}
+	var list diag.List
+	check := func(a Action, at diag.Span) {
+		if a.Base() == cbpf.ErrnoBase && a&0xffff > limit {
+			list.Errorf(at, "SEC-ERRNO-RANGE", "error number %d; the highest is %d", a.Data(), limit)
+		}
+	}
+	check(f.Default, diag.Span{File: f.Profile.File})
+	for _, r := range f.Rules {
+		if mode == Strict || r.Action != f.Default && slices.ContainsFunc(r.Names, Name.Known) {
+			check(r.Action, f.Profile.Span(r))
+		}
+	}
+	return list
 }
 
 // abiTable collects what happens to the calls of one ABI.

@@ -218,10 +218,17 @@ func collect(linux, linuxVersion, sys, man, systemd string) {
 			continue
 		}
 		for _, a := range abis {
+			if name == "map_shadow_stack" && a.name == "x32" { // 64 in the table, not common
+				continue
+			}
 			if _, have := c.on[a.name]; !have {
 				c.on[a.name] = entry{amd.nr + a.base, widths(a.name, a.bits, name)}
 			}
 		}
+	}
+	// s390's 31-bit table follows the 64-bit one, which got this call after 6.1.
+	if e, ok := calls["memfd_secret"].on["s390x"]; ok {
+		calls["memfd_secret"].on["s390"] = e
 	}
 	for name, c := range calls {
 		switch {
