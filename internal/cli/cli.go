@@ -71,6 +71,16 @@ type exitWith struct{ code int }
 
 func (e exitWith) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
+// commandFailed ends a command with the code that another program's failure to
+// start stands for, after printing why.
+type commandFailed struct {
+	code int
+	err  error
+}
+
+func (c commandFailed) Error() string { return c.err.Error() }
+func (c commandFailed) Unwrap() error { return c.err }
+
 // failure is an error with advice.
 type failure struct {
 	err    error
@@ -119,6 +129,10 @@ func report(stderr io.Writer, err error) int {
 		return other.code
 	}
 	code := exitFailed
+	var failed commandFailed
+	if errors.As(err, &failed) {
+		code = failed.code
+	}
 	var no answerNo
 	if errors.As(err, &no) {
 		code = exitNo

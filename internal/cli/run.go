@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/container"
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/image"
@@ -61,6 +62,10 @@ ends; volumes stay.`,
 			if o.Net != container.NetNone && o.Net != container.NetHost {
 				return fail(fmt.Errorf("network %q: want none or host", o.Net)).hint("--net none gives the container a loopback device only")
 			}
+			if o.OnMismatch != container.OnMismatchKill && o.OnMismatch != container.OnMismatchWarn {
+				return fail(fmt.Errorf("on mismatch %q: want kill or warn", o.OnMismatch)).hint("kill ends the container before its command runs")
+			}
+			o.Warn = func(err error) { e.warnf("%v", err) }
 			if o.Rootfs != "" && o.Image != "" {
 				return fail(errors.New("--rootfs and --image exclude each other")).hint("give one of them")
 			}
@@ -90,6 +95,7 @@ ends; volumes stay.`,
 	f.StringVar(&o.Name, "name", "", "`name` of the container (default: random)")
 	f.StringVar(&o.Hostname, "hostname", "", "`name` of the host in the container (default: the container's)")
 	f.BoolVarP(&o.TTY, "tty", "t", false, "give the command a terminal")
+	f.StringVar(&o.OnMismatch, "on-mismatch", container.OnMismatchKill, "`what` to do when less is in force than was asked: kill or warn")
 	f.StringVar(&o.Runtime, "runtime", "", "OCI `runtime` to use (default: $PALISADE_RUNTIME, runc, crun)")
 	return cmd
 }
@@ -130,7 +136,14 @@ func registry(dir *state.Dir) svirt.Authority { return authority.Open(dir.Path()
 
 // explainRun adds what a person can do about an error.
 func explainRun(err error) error {
+	if code := container.ExitCode(err); code != exitFailed {
+		return commandFailed{code: code, err: fail(err).hint("the root of the container has no such command, or it cannot be executed there")}
+	}
 	switch {
+	case errors.As(err, new(*container.MismatchError)):
+		return fail(err).hint("the command was not run; 'palisade host status' tells what this host enforces, --on-mismatch warn runs it all the same")
+	case errors.Is(err, confine.ErrMissing):
+		return fail(err).hint("'palisade host status' tells what this host can enforce")
 	case errors.Is(err, delegate.ErrNoRuntime):
 		return fail(err).hint("install runc or crun (apt-get install runc), or name one with --runtime")
 	case errors.Is(err, state.ErrExists), errors.Is(err, state.ErrBusy):

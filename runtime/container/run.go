@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +34,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/runtime/handover"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/runtime/state"
@@ -58,6 +61,9 @@ type Options struct {
 	Hostname string
 	TTY      bool
 	Args     []string
+	// OnMismatch is OnMismatchKill or OnMismatchWarn; Warn is told of the latter.
+	OnMismatch string
+	Warn       func(error)
 	// Runtime is the name or path of the OCI runtime.
 	Runtime string
 	// Stdin, Stdout and Stderr are the container's.
@@ -170,7 +176,8 @@ type run struct {
 	registry svirt.Authority
 	host     confine.Host
 	c        *state.Container
-	conf     oci.Confinement
+	plan     *confine.Plan
+	init     string
 }
 
 // claim takes the name and, with it, the label.
@@ -200,7 +207,7 @@ func (r *run) execute() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if r.conf, err = confine.Resolve(r.host, r.opts.Policy, r.c.ID, label.Level); err != nil {
+	if err := r.resolve(label.Level); err != nil {
 		return 0, err
 	}
 	r.c.Level = label.Level
@@ -232,8 +239,8 @@ func (r *run) inPrivateMounts() (int, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return 0, fmt.Errorf("make mounts private: %w", err)
 	}
-	rootfs := filepath.Join(r.c.Bundle, "rootfs")
-	if err := mountRoot(r.source, rootfs, r.c.Path("scratch"), r.conf.MountLabel); err != nil {
+	rootfs := r.dir.RootFS()
+	if err := mountRoot(r.source, rootfs, r.c.Path("scratch"), r.plan.MountLabel); err != nil {
 		return 0, err
 	}
 	u, err := lookupUser(rootfs, r.opts.User)
@@ -244,10 +251,10 @@ func (r *run) inPrivateMounts() (int, error) {
 	if err := r.addVolumes(spec); err != nil {
 		return 0, err
 	}
-	if err := oci.Apply(spec, r.conf); err != nil {
+	if err := oci.Apply(spec, r.plan.Confinement); err != nil {
 		return 0, err
 	}
-	if err := r.ask(effective.Asked(spec)); err != nil {
+	if err := r.ask(r.plan.Ask(spec)); err != nil {
 		return 0, err
 	}
 	config, err := json.Marshal(spec)
@@ -269,7 +276,7 @@ func (r *run) addVolumes(spec *specs.Spec) error {
 		}
 		context := r.host.FileContext
 		if v.relabel == "Z" {
-			context = r.conf.MountLabel
+			context = r.plan.MountLabel
 			// Recorded first: the label stays taken if we are killed halfway.
 			r.c.Labelled = true
 			if err := r.c.Save(); err != nil {
@@ -291,14 +298,34 @@ func (r *run) ask(asked effective.State) (err error) {
 	return r.c.Save()
 }
 
+// firstFD is the first descriptor that the runtime passes on.
+const firstFD = 3
+
+// resolve decides what the policy comes to here, with the last step if there is
+// one to hand over.
+func (r *run) resolve(level string) (err error) {
+	req := confine.Request{ID: r.c.ID, Level: level, HostNetwork: r.opts.Net == NetHost}
+	for _, v := range r.volumes {
+		if !v.readOnly {
+			req.Writable = append(req.Writable, v.dst)
+		}
+	}
+	switch r.init, err = handover.Find(); {
+	case err == nil:
+		req.Init = handover.Path(firstFD)
+	case !errors.Is(err, handover.ErrNoInit) || os.Getenv(handover.EnvInit) != "":
+		return err
+	}
+	r.plan, err = confine.Resolve(r.host, r.opts.Policy, req)
+	return err
+}
+
 // start runs the OCI runtime and waits for it.
 func (r *run) start() (int, error) {
 	log := r.c.Path("runtime.log")
-	cmd := delegate.Command(r.c.Runtime, "--log", log, "run", "--bundle", r.c.Bundle, r.c.ID)
+	args := []string{"--log", log, "run", "--bundle", r.c.Bundle}
+	cmd := delegate.Command(r.c.Runtime)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r.opts.Stdin, r.opts.Stdout, r.opts.Stderr
-	// A session of its own keeps the terminal's signals from arriving twice:
-	// once from the terminal and once from here.
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if r.opts.TTY {
 		finish, err := terminal(cmd, r.opts)
 		if err != nil {
@@ -306,15 +333,46 @@ func (r *run) start() (int, error) {
 		}
 		defer finish()
 	}
+	var g *gate
+	if r.plan.Step != nil {
+		var err error
+		if g, err = r.handOver(cmd); err != nil {
+			return 0, err
+		}
+		defer g.close()
+		for _, f := range cmd.ExtraFiles {
+			if f != r.opts.Stderr {
+				defer f.Close()
+			}
+		}
+		args = append(args, "--preserve-fds", strconv.Itoa(len(cmd.ExtraFiles)))
+	}
+	cmd.Args = append(cmd.Args, append(args, r.c.ID)...)
+	// A session of its own keeps the terminal's signals from arriving twice:
+	// once from the terminal and once from here.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	forward := forwardSignals(cmd)
 	defer forward.stop()
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start %s: %w", r.c.Runtime.Path, err)
 	}
 	forward.started()
+	if g != nil {
+		g.theirs.Close()
+		go g.watch(r.opts.Args[0], r.verify)
+	}
 	err := cmd.Wait()
-	if msg := readLog(log); msg != "" {
-		return 0, fmt.Errorf("%w: %s", ErrStart, msg)
+	if g != nil {
+		// The runtime held the last copy of the other end.
+		<-g.done
+		if g.err != nil {
+			return 0, g.err
+		}
+	}
+	if g == nil || g.pid == 0 {
+		if msg := readLog(log); msg != "" {
+			return 0, startError(r.opts.Args[0], msg)
+		}
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -325,6 +383,91 @@ func (r *run) start() (int, error) {
 		return 0, fmt.Errorf("%s was killed by signal %d", filepath.Base(r.c.Runtime.Path), ws.Signal())
 	}
 	return ws.ExitStatus(), nil
+}
+
+// handOver puts the last step, its configuration, the gate and the workload's
+// standard error behind the standard streams.
+func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
+	program, err := handover.Program(r.init)
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGate()
+	if err != nil {
+		program.Close()
+		return nil, err
+	}
+	step := *r.plan.Step
+	step.Gate = true
+	files := []*os.File{program, nil, g.theirs}
+	if !r.opts.TTY && r.opts.Stderr != nil {
+		// What the runtime says goes to its log; the workload's is its own.
+		step.Stderr = true
+		files = append(files, r.opts.Stderr)
+		cmd.Stderr = nil
+	}
+	if files[1], err = handover.Config(&step); err != nil {
+		program.Close()
+		g.close()
+		return nil, err
+	}
+	cmd.ExtraFiles = files
+	return g, nil
+}
+
+// verify compares what is in force with what was asked, before the workload runs.
+func (r *run) verify(pid int) error {
+	var asked effective.State
+	if err := json.Unmarshal(r.c.Asked, &asked); err != nil {
+		return err
+	}
+	found, err := effective.Read(pid, asked)
+	if err != nil {
+		return fmt.Errorf("verify what is in force: %w", err)
+	}
+	mismatches := effective.Compare(asked, found)
+	if len(mismatches) == 0 {
+		return nil
+	}
+	e := &MismatchError{mismatches}
+	if r.opts.OnMismatch == OnMismatchWarn {
+		r.opts.Warn(e)
+		return nil
+	}
+	return e
+}
+
+// What to do with a container of which less is in force than was asked for.
+const (
+	OnMismatchKill = "kill"
+	OnMismatchWarn = "warn"
+)
+
+// startError finds out from the runtime's words whether the command was missing.
+func startError(command, msg string) error {
+	switch {
+	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, command) && strings.Contains(msg, "no such file or directory"):
+		return &execError{command, exitNotFound, unix.ENOENT}
+	case strings.Contains(msg, command) && strings.Contains(msg, "permission denied"):
+		return &execError{command, exitNoExec, unix.EACCES}
+	}
+	return fmt.Errorf("%w: %s", ErrStart, msg)
+}
+
+// Exit codes of a command that cannot be executed, as shells have them.
+const (
+	exitNoExec   = 126
+	exitNotFound = 127
+)
+
+// ExitCode is the exit code that an error of [Run] stands for: 127 for a command
+// that is not there, 126 for one that cannot be executed, else 125.
+func ExitCode(err error) int {
+	var e *execError
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return 125
 }
 
 // readLog is the error that the runtime left in its log, if any.

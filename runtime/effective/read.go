@@ -24,8 +24,9 @@ import (
 var ErrGone = errors.New("the process has ended")
 
 // Read reads what confines the process pid. Which masked and read-only paths
-// there are to look at comes from asked, as does Landlock, which nobody can
-// read. The process may be hostile; it is not stopped. The error wraps [ErrGone].
+// there are to look at comes from asked. Landlock is in force when a filter is
+// found that the last step installs after it. The process may be hostile; it is
+// stopped for a moment, when filters are to be found. The error wraps [ErrGone].
 func Read(pid int, asked State) (State, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -53,13 +54,21 @@ func gone(err error) error {
 
 func read(pid int, asked State) (State, error) {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	st := State{Landlock: asked.Landlock, MaskedPaths: []string{}, ReadOnlyPaths: []string{}, Namespaces: []string{}}
+	st := State{MaskedPaths: []string{}, ReadOnlyPaths: []string{}, Namespaces: []string{}}
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
 		return st, err
 	}
 	if err := st.readStatus(status); err != nil {
 		return st, err
+	}
+	if asked.Seccomp.SHA256 != nil && st.Seccomp.Mode == SeccompFilter {
+		st.Seccomp.SHA256 = filterHashes(pid)
+	}
+	// Where filters cannot be read there is nothing to go by but that the step
+	// ended well.
+	if st.Seccomp.SHA256 == nil || len(missing(asked.Seccomp.SHA256, st.Seccomp.SHA256)) == 0 {
+		st.Landlock = asked.Landlock
 	}
 	if st.SELinux, st.AppArmor, err = labels(proc); err != nil {
 		return st, err

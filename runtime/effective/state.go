@@ -7,7 +7,8 @@
 // come from /proc/PID/attr, seccomp, capabilities and no_new_privs from
 // /proc/PID/status, the filters themselves through ptrace, mounts from
 // /proc/PID/mountinfo. Landlock is the exception: no kernel tells which domain a
-// process is in, so it is what the last step before the workload reported.
+// process is in. It is inferred from a filter that the last step before the
+// workload installs only after it has entered the domain.
 package effective
 
 import (
@@ -198,7 +199,7 @@ func Compare(asked, effective State) []Mismatch {
 	if asked.Landlock != nil {
 		switch e := effective.Landlock; {
 		case e == nil:
-			add("landlock", asked.Landlock.String(), "none", "no domain was reported by the last step before the workload")
+			add("landlock", asked.Landlock.String(), "none", "the last step before the workload has not entered a domain")
 		case asked.Landlock.HandledFS&^e.HandledFS != 0 || asked.Landlock.HandledNet&^e.HandledNet != 0 || asked.Landlock.Scoped&^e.Scoped != 0:
 			add("landlock", asked.Landlock.String(), e.String(), "the domain denies less")
 		}

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/laststep"
 )
 
 // DefaultDir is where the state is kept unless PALISADE_STATE names another
@@ -91,7 +92,7 @@ func Open(root string) (*Dir, error) {
 	if err := os.MkdirAll(root, 0o711); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	for _, dir := range []string{root, filepath.Join(root, "containers"), filepath.Join(root, "images"), filepath.Join(root, "runtime")} {
+	for _, dir := range []string{root, filepath.Join(root, "containers"), filepath.Join(root, "images"), filepath.Join(root, "runtime"), filepath.Join(root, "rootfs")} {
 		if dir != root {
 			if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, fmt.Errorf("state directory: %w", err)
@@ -119,6 +120,11 @@ func (d *Dir) Registry() string { return filepath.Join(d.root, "labels.db") }
 
 // RuntimeRoot is the folder where OCI runtimes keep their own state.
 func (d *Dir) RuntimeRoot() string { return filepath.Join(d.root, "runtime") }
+
+// RootFS is an empty folder on which every container's root is mounted, each in a
+// mount namespace of its own. It stays: removing a folder on which something is
+// mounted in another namespace takes the kernel some 10 ms.
+func (d *Dir) RootFS() string { return filepath.Join(d.root, "rootfs") }
 
 // Images is the folder of unpacked images.
 func (d *Dir) Images() string { return filepath.Join(d.root, "images") }
@@ -288,6 +294,25 @@ func (c *Container) Remove() error {
 	}
 	c.path = old
 	return os.RemoveAll(old)
+}
+
+// StepFile is the file, in a container's folder, with what the last step before
+// its workload does.
+const StepFile = "step"
+
+// Step reads what the last step of a container does, nil when it has none.
+func (d *Dir) Step(id string) (*laststep.Config, error) {
+	b, err := os.ReadFile(filepath.Join(d.containers(), id, StepFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	c, err := laststep.Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	return c, nil
 }
 
 // Get reads the record of a container without taking its lock. A prefix of the

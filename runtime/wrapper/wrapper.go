@@ -204,20 +204,33 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 		return err
 	}
 	c.Level = level
-	conf, err := confine.Resolve(confine.ReadHost(), c.Policy, c.ID, level)
+	slot, err := w.slot(c.Policy)
 	if err != nil {
 		return err
 	}
-	if spec.Linux != nil && spec.Linux.Seccomp != nil {
-		// The engine's own profile stays: a configuration has room for one.
-		conf.Seccomp = oci.SeccompKeep
+	req := confine.Request{ID: c.ID, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path()}
+	if spec.Linux != nil {
+		req.Engine = spec.Linux.Seccomp
 	}
-	edited, result, err := oci.Edit(raw, conf)
+	plan, err := confine.Resolve(confine.ReadHost(), c.Policy, req)
+	if err != nil {
+		return err
+	}
+	edited, result, err := oci.Edit(raw, plan.Confinement)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if c.Asked, err = json.Marshal(effective.Asked(result)); err != nil {
+	if c.Asked, err = json.Marshal(plan.Ask(result)); err != nil {
 		return err
+	}
+	if plan.Step != nil {
+		// Kept for processes that are added later.
+		if err := state.WriteFile(c.Path(state.StepFile), plan.Step.Encode(), 0o600); err != nil {
+			return err
+		}
+		if err := w.handOver(slot, plan.Step); err != nil {
+			return err
+		}
 	}
 	if err := c.Save(); err != nil {
 		return err
@@ -252,15 +265,29 @@ func (w *wrapper) exec() error {
 	} else if err != nil {
 		return err
 	}
-	conf, err := confine.Resolve(confine.ReadHost(), rec.Policy, rec.ID, rec.Level)
-	if err != nil {
-		return err
-	}
 	var asked effective.State
 	if err := json.Unmarshal(rec.Asked, &asked); err != nil {
 		return fmt.Errorf("record of %s: %w", rec.ID, err)
 	}
-	conf.ProcessLabel = asked.SELinux
+	// The labels are the container's own, whatever the host would say today.
+	conf := oci.Confinement{Policy: rec.Policy, ID: rec.ID, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
+	step, err := w.dir.Step(rec.ID)
+	if err != nil {
+		return err
+	}
+	if step != nil {
+		slot, err := w.slot(rec.Policy)
+		if err != nil {
+			return err
+		}
+		if slot == nil {
+			return fmt.Errorf("exec in %s: %w", rec.ID, errNoSlot)
+		}
+		conf.Init = slot.path()
+		if err := w.handOver(slot, step); err != nil {
+			return err
+		}
+	}
 	if file, given := flag(w.call.flags, "process", "p"); given {
 		raw, meta, err := readFile(file)
 		if err != nil {
@@ -274,6 +301,9 @@ func (w *wrapper) exec() error {
 	}
 	// The runtime takes the process from the container's configuration, which is
 	// confined; what the flags would add is taken away again.
+	if conf.Init != "" && len(w.call.rest) > 1 {
+		w.call.rest = slices.Concat(w.call.rest[:1], []string{conf.Init}, w.call.rest[1:])
+	}
 	return w.confineExecFlags(conf)
 }
 

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/handover"
+	"github.com/palisade-sec/palisade/runtime/laststep"
+)
+
+// slot is where the last step goes among the descriptors that the runtime passes
+// on: behind those that the caller wants passed on.
+type slot struct {
+	program string
+	fd      int
+	// before is the number of descriptors that the caller has --preserve-fds for.
+	before int
+}
+
+// path is how the step is executed, empty without one.
+func (s *slot) path() string {
+	if s == nil {
+		return ""
+	}
+	return handover.Path(s.fd)
+}
+
+// slot finds the place, or nil when there is no step to hand over or no room for
+// it; then the runtime has to filter.
+func (w *wrapper) slot(p policy.Policy) (*slot, error) {
+	if p.Process.NewPrivileges {
+		return nil, nil
+	}
+	program, err := handover.Find()
+	if errors.Is(err, handover.ErrNoInit) && os.Getenv(handover.EnvInit) == "" {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	before, err := w.call.preserved()
+	if err != nil {
+		return nil, err
+	}
+	s := &slot{program: program, fd: 3 + listenFDs() + before, before: before}
+	for _, fd := range []int{s.fd, s.fd + 1} {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			// The caller has something else there, which we must not replace.
+			return nil, nil
+		}
+	}
+	return s, nil
+}
+
+// listenFDs is the number of sockets that were handed to this process by socket
+// activation, which runtimes pass on in front of the others.
+//
+// Source: sd_listen_fds(3).
+func listenFDs() int {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// handOver puts the step and its configuration where the runtime finds them.
+func (w *wrapper) handOver(s *slot, step *laststep.Config) error {
+	program, err := handover.Program(s.program)
+	if err != nil {
+		return err
+	}
+	config, err := handover.Config(step)
+	if err != nil {
+		return err
+	}
+	// Out of the way first: one may have been opened where the other goes.
+	for i, f := range []*os.File{program, config} {
+		high, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, s.fd+2)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		f.Close()
+		defer unix.Close(high)
+		// Without the flag that closes it on exec.
+		if err := unix.Dup3(high, s.fd+i, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	w.call.setPreserved(s.before + 2)
+	return nil
+}
+
+func hostNetwork(s *specs.Spec) bool {
+	if s.Linux == nil {
+		return true
+	}
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns.Path != "" && sameAsOurs(ns.Path)
+		}
+	}
+	return true
+}
+
+// sameAsOurs tells whether a path names the network namespace of this process.
+func sameAsOurs(path string) bool {
+	theirs, err1 := os.Stat(path)
+	ours, err2 := os.Stat("/proc/self/ns/net")
+	return err1 == nil && err2 == nil && os.SameFile(theirs, ours)
+}
+
+// writable are the destinations of volumes that the engine mounts for writing.
+func writable(s *specs.Spec) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		ro, bind := false, m.Type == "bind"
+		for _, o := range m.Options {
+			ro = ro || o == "ro"
+			bind = bind || o == "bind" || o == "rbind"
+		}
+		if bind && !ro && strings.HasPrefix(m.Destination, "/") {
+			out = append(out, m.Destination)
+		}
+	}
+	return out
+}
+
+var errNoSlot = fmt.Errorf("no room for the last step: %w", handover.ErrNoInit)
