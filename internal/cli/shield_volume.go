@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/palisade-sec/palisade/shield/sealfs"
+	"github.com/palisade-sec/palisade/shield/shim"
 	"github.com/palisade-sec/palisade/shield/volfile"
 )
 
@@ -99,7 +100,7 @@ The policy says what each part of the tree needs; without one, everything is enc
 			var s sealfs.Sealed
 			err = volfile.Create(output, force, func(f *volfile.File) (err error) {
 				defer bar.end()
-				s, err = sealfs.Seal(f, key, opts, sealfs.Source{Entries: entries, Facts: sealFacts, Workers: jobs, Total: bar.total, Progress: bar.add})
+				s, err = sealfs.Seal(f, key, opts, sealfs.Source{Entries: entries, Facts: shim.Facts, Workers: jobs, Total: bar.total, Progress: bar.add})
 				return err
 			})
 			if errors.Is(err, os.ErrExist) {
@@ -121,10 +122,6 @@ The policy says what each part of the tree needs; without one, everything is enc
 	_ = cmd.MarkFlagRequired("key-file")
 	return cmd
 }
-
-// sealFacts authenticates facts about programs with them; set where the shim
-// that reads them is built.
-var sealFacts func(path string, r io.ReaderAt, size int64) ([]byte, error)
 
 // sealSource opens what is to be sealed.
 func sealSource(name, spoolDir string) (iter.Seq2[sealfs.Entry, error], func(), error) {

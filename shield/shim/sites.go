@@ -272,3 +272,32 @@ func setsRAX(inst x86asm.Inst) bool {
 	}
 	return false
 }
+
+// factsMagic begins the facts that are sealed with a program: its sites.
+const factsMagic = "PSITES1\x00"
+
+// Facts gives what is worth sealing with a file: the sites of code, or nothing.
+func Facts(_ string, r io.ReaderAt, _ int64) ([]byte, error) {
+	var magic [4]byte
+	if _, err := r.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
+		return nil, nil
+	}
+	sites, err := FindSites(r)
+	if err != nil {
+		return nil, nil // damaged or foreign code is a file like any other
+	}
+	return append([]byte(factsMagic), encodeSites(sites.Rewrite)...), nil
+}
+
+// encodeSites writes the number of sites and then each as two offsets.
+func encodeSites(sites []Site) []byte {
+	if len(sites) > 1<<16 {
+		sites = sites[:1<<16]
+	}
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(sites)))
+	for _, s := range sites {
+		b = binary.LittleEndian.AppendUint32(b, s.Call)
+		b = binary.LittleEndian.AppendUint32(b, s.Cave)
+	}
+	return b
+}

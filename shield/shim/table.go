@@ -5,7 +5,6 @@
 package shim
 
 import (
-	"encoding/binary"
 	"net"
 	"os"
 	"sync"
@@ -94,17 +93,4 @@ func (s *tables) answer(f *os.File) []byte {
 		t.bytes = encodeSites(sites.Rewrite)
 	})
 	return t.bytes
-}
-
-// encodeSites writes the number of sites and then each as two offsets.
-func encodeSites(sites []Site) []byte {
-	if len(sites) > 1<<16 {
-		sites = sites[:1<<16]
-	}
-	b := binary.LittleEndian.AppendUint32(nil, uint32(len(sites)))
-	for _, s := range sites {
-		b = binary.LittleEndian.AppendUint32(b, s.Call)
-		b = binary.LittleEndian.AppendUint32(b, s.Cave)
-	}
-	return b
 }

@@ -393,33 +393,27 @@ void files_exit(struct thread *t)
 
 long sealed_fd(int fd) { return ofd_of(self(), fd) != 0; }
 
-long sealed_pread(int fd, void *buf, u64 len, u64 off)
+static long with_fd(int fd, int what, void *buf, u64 len, u64 off)
 {
 	long r = 0;
 	vol_enter();
 	struct ofd *o = ofd_of(self(), fd);
-	struct inode *ip = o ? inode_of(o, &r) : 0;
-	if (ip) {
-		r = file_read(ip, off, buf, len);
-		inode_put(ip);
+	struct inode *ip = o ? inode_of(o, &r) : 0, *aux;
+	if (ip && what == 2) { /* the facts that were sealed with the file */
+		aux = ip->r.aux ? inode_get(ip->r.aux, &r) : 0;
+		r = aux && aux->r.type == T_INTERNAL ? file_read(aux, off, buf, len) : -ENODATA;
+		inode_put(aux);
+	} else if (ip) {
+		r = what ? file_read(ip, off, buf, len) : (long)ip->r.size;
 	}
+	inode_put(ip);
 	vol_leave();
 	return r;
 }
 
-long sealed_size(int fd)
-{
-	long r = 0;
-	vol_enter();
-	struct ofd *o = ofd_of(self(), fd);
-	struct inode *ip = o ? inode_of(o, &r) : 0;
-	if (ip) {
-		r = ip->r.size;
-		inode_put(ip);
-	}
-	vol_leave();
-	return r;
-}
+long sealed_size(int fd) { return with_fd(fd, 0, 0, 0, 0); }
+long sealed_pread(int fd, void *buf, u64 len, u64 off) { return with_fd(fd, 1, buf, len, off); }
+long sealed_facts(int fd, void *buf, u64 len, u64 off) { return with_fd(fd, 2, buf, len, off); }
 
 /* 0: the path is not the volume's. */
 int sealed_open_exec(struct thread *t, const char *path, long *r)

@@ -28,6 +28,16 @@ static int copy_out(int fd)
 	return -1;
 }
 
+/* The table that was sealed with the file, if any. */
+static long sealed_table(int fd, u32 **table)
+{
+	struct { char magic[8]; u32 n; } h;
+	if (sealed_facts(fd, &h, sizeof h, 0) != sizeof h || memcmp(h.magic, "PSITES1", 8) || h.n > 1 << 16)
+		return -1;
+	*table = scratch(h.n * 8ul + 1);
+	return *table && sealed_facts(fd, *table, h.n * 8ul, 12) == (long)(h.n * 8ul) ? h.n : 0;
+}
+
 /* Asks the launcher for the table of the file: pairs of file offsets. */
 static long ask(int fd, u32 **table)
 {
@@ -103,8 +113,12 @@ static int padding(const u8 *c)
 void patch_mapping(int fd, u64 addr, u64 len, u64 off)
 {
 	u32 *tab;
-	int mem = sealed_fd(fd) ? copy_out(fd) : -1;
-	long n = ask(mem >= 0 ? mem : fd, &tab);
+	int mem = -1, sealed = sealed_fd(fd);
+	long n = sealed && !(CFG->flags & CFG_NO_SITES) ? sealed_table(fd, &tab) : -1;
+	if (n < 0) {
+		mem = sealed ? copy_out(fd) : -1;
+		n = ask(mem >= 0 ? mem : fd, &tab);
+	}
 	if (mem >= 0)
 		H(NR_close, mem);
 	if (n <= 0)

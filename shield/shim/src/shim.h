@@ -243,6 +243,7 @@ char *files_hand_over(struct thread *t, char *to, char *end);
 long sealed_fd(int fd);
 long sealed_pread(int fd, void *buf, u64 len, u64 off);
 long sealed_size(int fd);
+long sealed_facts(int fd, void *buf, u64 len, u64 off);
 int sealed_open_exec(struct thread *t, const char *path, long *r);
 void sealed_move(struct thread *t, int fd, int to);
 void sealed_close(struct thread *t, int fd);

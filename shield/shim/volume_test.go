@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package shim
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/palisade-sec/palisade/internal/oracle"
+	"github.com/palisade-sec/palisade/shield/sealfs"
+	"github.com/palisade-sec/palisade/shield/volfile"
+)
+
+// seal makes a volume of a folder.
+func seal(t *testing.T, dir string, o sealfs.Options) (name string, key []byte) {
+	t.Helper()
+	key = make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		t.Fatal(err)
+	}
+	name = filepath.Join(t.TempDir(), "volume")
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	err = volfile.Create(name, false, func(f *volfile.File) error {
+		_, err := sealfs.Seal(f, key, o, sealfs.Source{Entries: volfile.Directory(root), Facts: Facts})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name, key
+}
+
+// fsck holds what the C code wrote to the Go implementation of the format.
+func fsck(t *testing.T, name string, key []byte) sealfs.Report {
+	t.Helper()
+	f, err := volfile.Open(name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rep, err := sealfs.Check(f, key, sealfs.Options{}, sealfs.CheckOptions{})
+	if err != nil {
+		t.Fatalf("fsck: %v", err)
+	}
+	for _, p := range rep.Problems {
+		t.Errorf("fsck: inode %d %s: %s", p.Inode, p.Path, p.Text)
+	}
+	return rep
+}
+
+// sampleTree makes files of many shapes.
+func sampleTree(t *testing.T) string {
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(dir, "a/b/c"), 0o755))
+	for i := range 200 {
+		must(os.WriteFile(filepath.Join(dir, "a", fmt.Sprintf("a-name-that-fills-pages-%d", i)), []byte(strings.Repeat("x", i*37)), 0o644))
+	}
+	for _, n := range []int{0, 1, 4095, 4096, 4097, 128 * 4096, 128*4096 + 1, 700_000} {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(i * 7 >> 3)
+		}
+		must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("size-%d", n)), b, 0o600))
+	}
+	must(os.Symlink("a/b", filepath.Join(dir, "link")))
+	must(os.Link(filepath.Join(dir, "size-4097"), filepath.Join(dir, "a/hard")))
+	must(os.WriteFile(filepath.Join(dir, "secret"), []byte(strings.Repeat("the quick brown secret ", 400)), 0o600))
+	return dir
+}
+
+// evil builds the shim's file shield with an executor that lies.
+func evil(t *testing.T) string {
+	var flags []string
+	for _, f := range []string{"vol", "dir", "path", "file", "sys", "str", "aes", "sha256"} {
+		flags = append(flags, filepath.Join("src", f+".c"))
+	}
+	sum, err := os.ReadFile("shim.sum") // so that a change of those files makes a new binary
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags = append(flags, "-w", "-fno-strict-aliasing", "-fwrapv", "-maes", "-mpclmul", "-mssse3", "-msse4.1",
+		fmt.Sprintf("-DSOURCES_%.16x", sha256.Sum256(sum)))
+	return oracle.CHelper(t, filepath.Join("testdata", "evil.c"), "apt: gcc libc6-dev", flags...)
+}
+
+func keyFile(t *testing.T, key []byte) string {
+	name := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(name, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestConfirmReading: the C code reads what the Go code sealed, byte for byte.
+func TestConfirmReading(t *testing.T) {
+	dir := sampleTree(t)
+	name, key := seal(t, dir, sealfs.Options{})
+	out, code := bare(t, dir, evil(t), "dump", name, keyFile(t, key))
+	if code != 0 {
+		t.Fatal(out)
+	}
+	var want []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(path, dir)
+		var content []byte
+		var hash [32]byte
+		typ := uint32(0o040000)
+		switch {
+		case fi.Mode().IsRegular():
+			content, err = os.ReadFile(path)
+			hash, typ = sha256.Sum256(content), 0o100000
+		case fi.Mode()&fs.ModeSymlink != 0:
+			var target string
+			target, err = os.Readlink(path)
+			content = []byte(target)
+			hash, typ = sha256.Sum256(content), 0o120000
+		}
+		want = append(want, fmt.Sprintf("%s\t%o\t%d\t%x", rel, typ|uint32(fi.Mode().Perm()), len(content), hash))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSpace(out), "\n")
+	sort.Strings(want)
+	sort.Strings(got)
+	// The trimmed first line is the root directory, whose path is empty.
+	for i := range got {
+		got[i] = strings.TrimPrefix(got[i], "\t")
+	}
+	for i := range want {
+		want[i] = strings.TrimPrefix(want[i], "\t")
+	}
+	sort.Strings(want)
+	sort.Strings(got)
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got %d lines, want %d", len(got), len(want))
+		for i := 0; i < min(len(got), len(want)); i++ {
+			if got[i] != want[i] {
+				t.Errorf("got  %s\nwant %s", got[i], want[i])
+				break
+			}
+		}
+	}
+}
+
+// TestSealedPrograms runs programs on a volume and, for comparison, on a folder.
+func TestSealedPrograms(t *testing.T) {
+	for _, tt := range []struct{ name, tool, script string }{
+		{"shell", "sh", `cd $D; echo one > f; cat f; mkdir d; mv f d/g; cat d/../d/g; ln -s d/g l; cat l; rm -r d; ls -a; pwd | sed "s,$D,D,"; test -e l || echo dangling`},
+		{"busybox", "busybox", `busybox cp -r /etc/apt $D/x; cd $D/x; busybox find . | busybox sort; busybox tar cf ../t.tar .; busybox tar tf ../t.tar | busybox wc -l; busybox du -a . | busybox wc -l`},
+		{"sqlite3", "sqlite3", `cd $D; sqlite3 x.db "create table t(a integer primary key, b text); with recursive c(x) as (select 1 union all select x+1 from c where x<10000) insert into t select x, hex(x*x) from c; select count(*), sum(length(b)) from t; pragma journal_mode=wal; update t set b='' where a%2; select sum(length(b)) from t; vacuum; pragma integrity_check"`},
+		{"python3", "python3", `cd $D; python3 -c '` + pythonFiles + `'`},
+		{"perl", "perl", `cd $D; perl -e 'open F, ">>f"; print F "a" x 5000; close F; open F, "+<f"; seek F, 100, 0; print F "b"; close F; print -s "f", "\n"; rename "f", "g"; print join(",", glob("*")), "\n"; truncate "g", 10; print -s "g", "\n"'`},
+		{"script in the volume", "sh", `cd $D; printf '#!/bin/sh\necho $0 "$@"\n' > s; chmod 755 s; ./s a b; chmod 644 s; ./s; cp /bin/echo e; ./e copied; exec ./e last`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			oracle.Tool(t, tt.tool, "apt: "+map[string]string{"busybox": "busybox-static"}[tt.tool]+" "+tt.tool)
+			plain, empty := t.TempDir(), t.TempDir()
+			want, code := bare(t, plain, "/bin/sh", "-c", "D="+plain+"; "+tt.script)
+			name, key := seal(t, empty, sealfs.Options{})
+			got, res := shielded(t, Config{Volume: name, Mount: "/sealed", Key: key}, "/bin/sh", "-c", "D=/sealed; "+tt.script)
+			if got != want || res.Code != code {
+				t.Errorf("exit %d, want %d\n--- shielded\n%.3000s\n--- bare\n%.3000s", res.Code, code, got, want)
+			}
+			fsck(t, name, key)
+		})
+	}
+}
+
+const pythonFiles = `
+import os, mmap, fcntl, random, hashlib, shutil, subprocess
+random.seed(1)
+for i in range(200):
+    with open("f%03d" % i, "wb") as f: f.write(random.randbytes(random.randrange(20000)))
+os.makedirs("a/b/c")
+for i in range(0, 200, 3): os.rename("f%03d" % i, "a/b/g%d" % i)
+for i in range(1, 200, 3): os.unlink("f%03d" % i)
+with open("big", "wb") as f:
+    f.seek(3000000); f.write(b"end"); f.seek(100); f.write(b"start" * 1000); f.truncate(2500000)
+f = open("big", "r+b")
+m = mmap.mmap(f.fileno(), 8192); m[0:5] = b"MMAPD"; m.flush(); print(f.read(10)); m.close()
+m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE); print(m[0:5]); m.close()
+fcntl.lockf(f, fcntl.LOCK_EX); fcntl.flock(f, fcntl.LOCK_EX)
+g = open("ap", "ab"); h = open("ap", "ab")
+for x in (g, h, g): x.write(b"1"); x.flush()
+print(open("ap").read())
+if os.fork() == 0:
+    open("child", "w").write("from child"); os._exit(0)
+os.wait(); print(open("child").read())
+shutil.copytree("a", "copy"); shutil.copyfile("big", "big2")
+os.link("ap", "hard"); print(os.stat("ap").st_nlink)
+for s in ["x" * 256, "nodir/x"]:
+    try: open(s, "w")
+    except OSError as e: print(e.errno)
+h = hashlib.sha256()
+for r, ds, fs in os.walk("."):
+    ds.sort()
+    for n in sorted(fs): h.update((r + n).encode() + open(os.path.join(r, n), "rb").read())
+print(h.hexdigest())
+print(subprocess.run("ls | wc -l; cat < ap; cat /dev/stdin < ap; find . | sort | md5sum", shell=True, capture_output=True).stdout)
+`
+
+// TestNoPlaintext searches the volume for what the program wrote and was given.
+func TestNoPlaintext(t *testing.T) {
+	dir := sampleTree(t)
+	name, key := seal(t, dir, sealfs.Options{})
+	_, res := shielded(t, Config{Volume: name, Mount: "/sealed", Key: key}, "/bin/sh", "-c",
+		`for i in 1 2 3 4 5 6 7 8 9; do echo "written under the shield" >> /sealed/out-of-sight; done; sync`)
+	if res.Code != 0 || res.Generation < 2 {
+		t.Fatalf("%+v", res)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"quick brown secret", "written under", "out-of-sight", "a-name-that-fills", "size-4096", "PSITES1"} {
+		if bytes.Contains(b, []byte(s)) {
+			t.Errorf("the volume contains %q", s)
+		}
+	}
+	fsck(t, name, key)
+}
+
+func TestBadVolumes(t *testing.T) {
+	dir := sampleTree(t)
+	name, key := seal(t, dir, sealfs.Options{})
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Repeat([]byte{7}, 32)
+	flip := func(at int) func([]byte) []byte {
+		return func(b []byte) []byte { b[at] ^= 1; return b }
+	}
+	for _, tt := range []struct {
+		name, want string
+		c          Config
+		change     func([]byte) []byte
+	}{
+		{"wrong key", "the key is not the volume's", Config{Key: other}, nil},
+		{"old generation", "older than the generation", Config{Key: key, MinGeneration: 2}, nil},
+		{"not a volume", "not a sealed volume", Config{Key: key}, flip(0)},
+		{"header", "header is damaged", Config{Key: key}, flip(100)},
+		{"roots", "no valid root", Config{Key: key}, func(b []byte) []byte { b[4096+60] ^= 1; b[8192+60] ^= 1; return b }},
+		{"cut short", "too short", Config{Key: key}, func(b []byte) []byte { return b[:len(b)/2] }},
+		{"a damaged node", "damaged", Config{Key: key}, func(b []byte) []byte { b[len(b)-100] ^= 1; return b }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := bytes.Clone(good)
+			if tt.change != nil {
+				b = tt.change(b)
+			}
+			tt.c.Volume, tt.c.Mount = filepath.Join(t.TempDir(), "v"), "/sealed"
+			if err := os.WriteFile(tt.c.Volume, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, res := shielded(t, tt.c, "/bin/ls", "-R", "/sealed")
+			if !strings.Contains(out, "palisade: error: ") || !strings.Contains(out, tt.want) || strings.Count(out, "palisade: error") != 1 || res.Code != 125 {
+				t.Errorf("exit %d: %s", res.Code, out)
+			}
+			after, err := os.ReadFile(tt.c.Volume)
+			if err != nil || !bytes.Equal(after, b) {
+				t.Error("the volume was written to")
+			}
+		})
+	}
+}
+
+// TestDiskFull: a full disk under the volume is an error to the program, and what
+// was committed before stays.
+func TestDiskFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	small := t.TempDir()
+	if out, code := bare(t, small, "mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small); code != 0 {
+		t.Skipf("cannot mount a small file system: %s", out)
+	}
+	defer func() {
+		if out, code := bare(t, "/", "umount", small); code != 0 {
+			t.Errorf("umount: %s", out)
+		}
+	}()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "kept"), []byte("kept\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	first, key := seal(t, dir, sealfs.Options{})
+	b, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(small, "v")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, res := shielded(t, Config{Volume: name, Mount: "/sealed", Key: key}, "/bin/sh", "-c",
+		`cat /sealed/kept; dd if=/dev/zero of=/sealed/big bs=64k count=100 conv=fsync 2>&1 | grep -o "No space left on device"; cat /sealed/kept`)
+	if !strings.HasPrefix(out, "kept\nNo space left on device\nkept\n") || res.Code != 125 || !strings.Contains(out, "palisade: error: the last changes could not be written") {
+		t.Errorf("exit %d: %s", res.Code, out)
+	}
+	fsck(t, name, key)
+}
+
+// evilRuns are short forms of make shield-evil.
+func evilRun(t *testing.T, mode string, args ...string) {
+	t.Helper()
+	dir := sampleTree(t)
+	name, key := seal(t, dir, sealfs.Options{})
+	out, code := bare(t, dir, append([]string{evil(t), mode, name, keyFile(t, key)}, args...)...)
+	if code != 0 {
+		t.Fatalf("exit %d: %.2000s", code, out)
+	}
+	t.Log(strings.TrimSpace(out))
+}
+
+func scale(name, small string) string {
+	if s := os.Getenv(name); s != "" {
+		return s
+	}
+	return small
+}
+
+func TestEvilResults(t *testing.T) {
+	evilRun(t, "hostile", scale("SHIELD_EVIL_SEED", "1"), scale("SHIELD_EVIL_RESULTS", "30000"))
+}
+
+func TestEvilVolumes(t *testing.T) {
+	evilRun(t, "corrupt", scale("SHIELD_EVIL_SEED", "1"), scale("SHIELD_EVIL_VOLUMES", "400"))
+}
+
+func TestEvilClock(t *testing.T) { evilRun(t, "time") }
+
+// TestCrashAtEveryWrite stops at every write of a workload, and in the middle of
+// it; the Go implementation looks at every eighth of the volumes that are left.
+func TestCrashAtEveryWrite(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "first"), []byte("first\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	name, key := seal(t, dir, sealfs.Options{})
+	images := t.TempDir()
+	out, code := bare(t, dir, evil(t), "crash", name, keyFile(t, key), scale("SHIELD_EVIL_SEED", "1"), images)
+	if code != 0 {
+		t.Fatalf("exit %d: %.2000s", code, out)
+	}
+	t.Log(strings.TrimSpace(out))
+	left, err := filepath.Glob(filepath.Join(images, "*"))
+	if err != nil || len(left) == 0 {
+		t.Fatalf("no images: %v", err)
+	}
+	for _, f := range left {
+		fsck(t, f, key)
+	}
+}
