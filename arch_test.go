@@ -35,7 +35,7 @@ var layers = map[string]int{
 	"bundle": 2, "explain": 2, "learn": 2, "svirt": 2, "access": 2, "audit": 2,
 
 	"host": 3, "runtime": 3, "store": 3, "selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
-	"seccomp/install": 3, "audit/netlink": 3, "shield": 3,
+	"seccomp/install": 3, "seccomp/record": 3, "audit/netlink": 3, "shield": 3,
 
 	"internal/cli": 4, "internal/daemon": 4, "internal/webui": 4,
 	"cmd": 5,

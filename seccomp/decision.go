@@ -14,8 +14,9 @@ type word uint8
 const (
 	wordArch word = iota
 	wordNr
-	wordArgs // argument 0 high, argument 0 low, argument 1 high, …
-	wordEnd  = wordArgs + 12
+	wordArgs                 // argument 0 high, argument 0 low, argument 1 high, …
+	wordIP   = wordArgs + 12 // instruction pointer, high and low
+	wordEnd  = wordIP + 2
 )
 
 func argWord(arg int, high bool) word {

@@ -73,7 +73,9 @@ type verdict struct {
 }
 
 // decide works out what the filter does with every call, as decisions.
-func (f *Filter) decide(mode Mode) (v *verdict, err error) {
+func (f *Filter) decide(mode Mode) (*verdict, error) { return f.decideWith(newBuilder(), mode) }
+
+func (f *Filter) decideWith(b *builder, mode Mode) (v *verdict, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			if r != any(errTooComplex) {
@@ -82,7 +84,7 @@ func (f *Filter) decide(mode Mode) (v *verdict, err error) {
 			v, err = nil, errTooComplex
 		}
 	}()
-	v = &verdict{filter: f, mode: mode, b: newBuilder(), badArch: cbpf.KillThread}
+	v = &verdict{filter: f, mode: mode, b: b, badArch: cbpf.KillThread}
 	if mode == Strict {
 		v.badArch = cbpf.KillProcess
 	}

@@ -3,6 +3,10 @@
 package seccomp
 
 import (
+	_ "embed" // the built-in mix
+	"encoding/json"
+	"fmt"
+	"math"
 	"slices"
 
 	"github.com/palisade-sec/palisade/cbpf"
@@ -107,3 +111,71 @@ func (w *Weights) names(a syscalls.Arch) []string {
 	slices.Sort(out)
 	return out
 }
+
+// weightsFile is the JSON that ParseWeights reads and WriteWeights makes.
+type weightsFile struct {
+	Weights map[string]map[string]float64 `json:"weights"`
+	Even    *float64                      `json:"even,omitempty"`
+	Cached  bool                          `json:"cached,omitempty"`
+}
+
+// ParseWeights reads {"weights": {"amd64": {"read": 1200, …}, …}}; "even", from 0
+// to 1, mixes in a uniform distribution (0.02 when absent), "cached" is Cached.
+// Counts may be any positive numbers. The output of a recording is such a file.
+func ParseWeights(file string, data []byte) (*Weights, error) {
+	var in weightsFile
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, fmt.Errorf("weights %s: %w", file, err)
+	}
+	if len(in.Weights) == 0 {
+		return nil, fmt.Errorf("weights %s: no \"weights\" in it", file)
+	}
+	w := &Weights{Even: 0.02, Cached: in.Cached, Counts: map[syscalls.Arch]map[string]float64{}}
+	if in.Even != nil {
+		w.Even = *in.Even
+	}
+	if !(w.Even >= 0 && w.Even <= 1) {
+		return nil, fmt.Errorf("weights %s: \"even\" is %v, not between 0 and 1", file, w.Even)
+	}
+	for name, counts := range in.Weights {
+		a, err := syscalls.ParseArch(name)
+		if err != nil {
+			return nil, fmt.Errorf("weights %s: %w", file, err)
+		}
+		total := 0.0
+		for call, c := range counts {
+			if _, ok := a.Number(call); !ok {
+				return nil, fmt.Errorf("weights %s: %v has no system call %q", file, a, call)
+			}
+			if c < 0 || math.IsInf(c, 0) || math.IsNaN(c) {
+				return nil, fmt.Errorf("weights %s: %v %s: %v is no count", file, a, call, c)
+			}
+			total += c
+		}
+		if total > 0 {
+			w.Counts[a] = counts
+		}
+	}
+	return w, nil
+}
+
+// Recorded is the built-in mix: the mean of recordings of a web server, a key-value
+// store, a database, a Python program and shell scripts, each counting alike.
+func Recorded() *Weights {
+	w, err := ParseWeights("builtin", recordedJSON)
+	if err != nil {
+		panic("built-in weights: " + err.Error())
+	}
+	return w
+}
+
+// Balanced serves all calls nearly alike and, where that costs nothing, the
+// built-in mix first.
+func Balanced() *Weights {
+	w := Recorded()
+	w.Even = 0.9
+	return w
+}
+
+//go:embed profiles/mix.json
+var recordedJSON []byte

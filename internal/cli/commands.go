@@ -17,6 +17,7 @@ var commands = []func(*env) *cobra.Command{
 	newProbeCommand,
 	newRelabelCommand,
 	newRunCommand,
+	newSeccompCommand,
 	newShieldCommand,
 	newVersionCommand,
 }
