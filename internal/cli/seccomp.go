@@ -337,8 +337,8 @@ func callName(a syscalls.Arch, nr uint32) string {
 	return strconv.FormatInt(int64(int32(nr)), 10)
 }
 
-// writeFile replaces a file in one step.
-func writeFile(name string, data []byte) error {
+// writeSeccompFile replaces a file in one step.
+func writeSeccompFile(name string, data []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err
