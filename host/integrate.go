@@ -253,30 +253,38 @@ func (o IntegrateOptions) containerd() (Integration, error) {
 	}}
 	var err error
 	i.Edits, err = o.edit(containerdFile, func(before []byte) ([]byte, error) {
-		config, version, err := containerdVersion(before)
-		if err != nil {
-			return nil, err
-		}
-		plugin := containerdPlugin[version]
-		i.Snippet = o.containerdBlock(plugin, config, o.Default)
-		text := removeBlock(before)
-		withDefault := o.Default
-		if withDefault {
-			var done bool
-			if text, done = setDefaultRuntime(text, plugin); done {
-				withDefault = false
-			}
-		}
-		if before == nil {
-			text = fmt.Appendf(nil, "version = %d\n", version)
-		}
-		if len(text) > 0 && text[len(text)-1] != '\n' {
-			text = append(text, '\n')
-		}
-		text = append(text, "\n"+o.containerdBlock(plugin, config, withDefault)...)
-		return text, checkContainerd(text, plugin, o)
+		var after []byte
+		after, i.Snippet, err = o.containerdAdd(before)
+		return after, err
 	})
 	return i, err
+}
+
+// containerdAdd gives the edited file and the snippet that the edit puts into
+// effect.
+func (o IntegrateOptions) containerdAdd(before []byte) (text []byte, snippet string, err error) {
+	config, version, err := containerdVersion(before)
+	if err != nil {
+		return nil, "", err
+	}
+	plugin := containerdPlugin[version]
+	snippet = o.containerdBlock(plugin, config, o.Default)
+	text = removeBlock(before)
+	withDefault := o.Default
+	if withDefault {
+		var done bool
+		if text, done = setDefaultRuntime(text, plugin); done {
+			withDefault = false
+		}
+	}
+	if before == nil {
+		text = fmt.Appendf(nil, "version = %d\n", version)
+	}
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		text = append(text, '\n')
+	}
+	text = append(text, "\n"+o.containerdBlock(plugin, config, withDefault)...)
+	return text, snippet, checkContainerd(text, plugin, o)
 }
 
 func containerdVersion(text []byte) (map[string]any, int64, error) {

@@ -374,18 +374,13 @@ func FuzzContainerd(f *testing.F) {
 	f.Add([]byte("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  default_runtime_name = \"runc\"\n"))
 	f.Add([]byte("version = 3\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		root := t.TempDir()
-		path := filepath.Join(root, containerdFile)
-		if os.MkdirAll(filepath.Dir(path), 0o755) != nil || os.WriteFile(path, text, 0o644) != nil {
-			t.Skip("no room for the file")
-		}
-		i, err := Integrate("containerd", IntegrateOptions{Root: root, Wrapper: wrapperPath, Default: true})
-		if err != nil || len(i.Edits) == 0 {
+		added, _, err := IntegrateOptions{Wrapper: wrapperPath, Default: true}.containerdAdd(text)
+		if err != nil {
 			return
 		}
 		var config map[string]any
-		if err := toml.Unmarshal(i.Edits[0].After, &config); err != nil {
-			t.Fatalf("%q -> %q: %v", text, i.Edits[0].After, err)
+		if err := toml.Unmarshal(added, &config); err != nil {
+			t.Fatalf("%q -> %q: %v", text, added, err)
 		}
 	})
 }

@@ -73,6 +73,11 @@ func parseObject(text []byte, at int) (jsonObject, error) {
 
 // parseDocument is parseObject for a whole file.
 func parseDocument(text []byte) (jsonObject, error) {
+	// The decoder by token places errors less well than that of whole texts.
+	var whole json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return jsonObject{}, err
+	}
 	o, err := parseObject(text, 0)
 	if err != nil {
 		return o, err
