@@ -12,7 +12,9 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -580,7 +582,13 @@ func TestCrash(t *testing.T) {
 	first := v.Root().Generation
 	type mark struct{ event, state int }
 	var done []mark // at event, the state was committed
-	for range 25 {
+	rounds := 25
+	if s := os.Getenv("SEALFS_CRASH_ROUNDS"); s != "" {
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range rounds {
 		for range 6 {
 			step(t, v, m, r)
 		}
