@@ -18,6 +18,7 @@ var commands = []func(*env) *cobra.Command{
 	newRelabelCommand,
 	newRunCommand,
 	newSeccompCommand,
+	newSELinuxCommand,
 	newShieldCommand,
 	newVersionCommand,
 }

@@ -128,16 +128,16 @@ func changeBooleans(t *testing.T, s *Server, g *generator) ([]byte, *Server) {
 }
 
 // withBounds returns the policy with random types bounded by others, which no
-// compiler would write, since it checks that nothing needs to be masked.
+// compiler would write, since it checks that nothing needs to be masked. Types
+// that bound are not bounded themselves: libsepol 3.4 cannot follow such chains.
 func withBounds(t *testing.T, p *policydb.Policy, g *generator) []byte {
 	t.Helper()
 	for i := range p.Types.Entries {
 		e := &p.Types.Entries[i]
-		if e.Attribute || e.Alias || e.Bounds != 0 || g.rng.IntN(3) != 0 {
+		if e.Attribute || e.Alias || e.Value%2 == 0 || g.rng.IntN(2) == 0 {
 			continue
 		}
-		up := p.Types.ByName(g.pick(g.types))
-		if up.Bounds == 0 && up.Value > e.Value {
+		if up := p.Types.ByName(g.pick(g.types)); up.Value%2 == 0 {
 			e.Bounds = up.ID()
 		}
 	}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/selinux/policydb"
+	"github.com/palisade-sec/palisade/selinux/ss"
+)
+
+// selinuxVerbs lists the verbs of the noun, one a line and in alphabetical order.
+var selinuxVerbs = []func(*env) *cobra.Command{
+	newSELinuxBooleanCommand,
+	newSELinuxCreateCommand,
+	newSELinuxDecideCommand,
+	newSELinuxExplainCommand,
+	newSELinuxInfoCommand,
+	newSELinuxMemberCommand,
+	newSELinuxReencodeCommand,
+	newSELinuxRelabelCommand,
+	newSELinuxTransitionCommand,
+	newSELinuxValidateTransCommand,
+}
+
+func newSELinuxCommand(e *env) *cobra.Command {
+	verbs := make([]*cobra.Command, len(selinuxVerbs))
+	for i, v := range selinuxVerbs {
+		verbs[i] = v(e)
+	}
+	return group("selinux", "SELinux policies: read, ask, explain, search, compare and prove, without an SELinux host", verbs...)
+}
+
+// selinuxSource are the flags of the verbs that read a policy.
+type selinuxSource struct {
+	policy string
+	set    []string
+}
+
+func (s *selinuxSource) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.policy, "policy", "", "policy to read: a file, a store such as /etc/selinux/default, or 'kernel'; without it the kernel's or the host's own")
+}
+
+// registerSet adds the what-if flag of verbs whose answer depends on booleans.
+func (s *selinuxSource) registerSet(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&s.set, "set", nil, "answer as if a boolean were set, NAME=on or NAME=off; may be repeated")
+}
+
+const (
+	selinuxfsPolicy = "/sys/fs/selinux/policy"
+	selinuxConfig   = "/etc/selinux/config"
+)
+
+// path finds the file that --policy means.
+func (s *selinuxSource) path() (string, error) {
+	switch s.policy {
+	case "kernel":
+		return selinuxfsPolicy, nil
+	case "":
+		if _, err := os.Stat(selinuxfsPolicy); err == nil {
+			return selinuxfsPolicy, nil
+		}
+		store, err := hostStore()
+		if err != nil {
+			return "", fail(fmt.Errorf("no policy: this kernel does not run SELinux and %w", err)).hint("name a policy with --policy FILE")
+		}
+		return newestPolicy(store)
+	}
+	fi, err := os.Stat(s.policy)
+	if err != nil {
+		return "", err
+	}
+	if fi.IsDir() {
+		return newestPolicy(s.policy)
+	}
+	return s.policy, nil
+}
+
+// hostStore returns the folder of the policy that the host is configured for.
+func hostStore() (string, error) {
+	data, err := os.ReadFile(selinuxConfig)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "SELINUXTYPE="); ok && name != "" && !strings.ContainsAny(name, "/ ") {
+			return filepath.Join(filepath.Dir(selinuxConfig), name), nil
+		}
+	}
+	return "", fmt.Errorf("%s names no SELINUXTYPE", selinuxConfig)
+}
+
+// newestPolicy returns the policy file with the highest version in a store.
+func newestPolicy(store string) (string, error) {
+	for _, dir := range []string{filepath.Join(store, "policy"), store} {
+		files, err := filepath.Glob(filepath.Join(dir, "policy.*"))
+		if err != nil {
+			return "", err
+		}
+		best, version := "", -1
+		for _, f := range files {
+			if n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(f), "policy.")); err == nil && n > version {
+				best, version = f, n
+			}
+		}
+		if best != "" {
+			return best, nil
+		}
+	}
+	return "", fail(fmt.Errorf("no policy.N in %s", store)).hint("a store is a folder such as /etc/selinux/default")
+}
+
+// maxPolicy is more than any policy has; Debian's has 2 MB.
+const maxPolicy = 256 << 20
+
+// load reads and checks the policy. A file that is no policy is an answer, one
+// that cannot be read is a failure.
+func (s *selinuxSource) load(e *env) (*policydb.Policy, error) {
+	path, err := s.path()
+	if err != nil {
+		return nil, err
+	}
+	data, err := readPolicyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := policydb.Load(data)
+	if err != nil {
+		err = fail(fmt.Errorf("%s: %w", path, err)).hint("%s", policyHint(err))
+		return nil, answerNo{err}
+	}
+	for _, w := range p.Warnings() {
+		e.warnf("%s: %s", path, w)
+	}
+	return p, nil
+}
+
+func readPolicyFile(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case fi.IsDir():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a directory")}
+	case fi.Size() > maxPolicy:
+		return nil, fmt.Errorf("%s: a policy of more than %d MiB", path, maxPolicy>>20)
+	}
+	return os.ReadFile(path)
+}
+
+// policyHint says what to do about a file that is no policy.
+func policyHint(err error) string {
+	var parse *policydb.ParseError
+	switch {
+	case !errors.As(err, &parse):
+		return "the kernel would refuse to load this policy too"
+	case strings.Contains(parse.Found, "module"):
+		return "modules are linked into a policy by semodule or secilc; name the linked policy.N"
+	case parse.Section == "header":
+		return "expected a kernel policy, for example /etc/selinux/default/policy/policy.33"
+	case parse.Found == "":
+		return "the file is cut off"
+	}
+	return "the file is damaged"
+}
+
+// server loads the policy and applies --set.
+func (s *selinuxSource) server(e *env) (*ss.Server, error) {
+	values, err := parseBooleans(s.set)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.load(e)
+	if err != nil {
+		return nil, err
+	}
+	server := ss.New(p)
+	if len(values) == 0 {
+		return server, nil
+	}
+	server, err = server.WithBooleans(values)
+	if err != nil {
+		return nil, fail(err).hint("'palisade selinux boolean' lists the booleans of a policy")
+	}
+	return server, nil
+}
+
+// parseBooleans reads NAME=on and NAME=off.
+func parseBooleans(settings []string) (map[string]bool, error) {
+	values := map[string]bool{}
+	for _, s := range settings {
+		name, value, ok := strings.Cut(s, "=")
+		switch {
+		case !ok || name == "":
+			return nil, fail(fmt.Errorf("%q sets no boolean", s)).hint("write NAME=on or NAME=off")
+		case value == "on" || value == "true" || value == "1":
+			values[name] = true
+		case value == "off" || value == "false" || value == "0":
+			values[name] = false
+		default:
+			return nil, fail(fmt.Errorf("%q is no value of a boolean", value)).hint("write %s=on or %s=off", name, name)
+		}
+	}
+	return values, nil
+}
