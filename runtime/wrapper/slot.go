@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,10 +35,58 @@ func (s *slot) path() string {
 	return handover.Path(s.fd)
 }
 
-// slot finds the place, or nil when there is no step to hand over or no room for
-// it; then the runtime has to filter.
+// slotSize is the number of descriptors that a step takes: itself, and its
+// configuration.
+const slotSize = 2
+
+// aside is where descriptors that are in the way go, or the next free one above.
+const aside = 100
+
+// reserve finds the place, and keeps it free of what this process opens later.
+//
+// Engines leave descriptors of their own open when they call a runtime, the
+// containerd shim its socket. The runtime neither knows nor passes them on; they
+// stay open under another number. Only when the command line names one by its
+// number it is not moved, and free is false.
+func reserve(c *call) (s slot, free bool, err error) {
+	if s.before, err = c.preserved(); err != nil {
+		return s, false, err
+	}
+	s.fd = 3 + listenFDs() + s.before
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return s, false, &os.PathError{Op: "open", Path: "/dev/null", Err: err}
+	}
+	for fd := s.fd; fd < s.fd+slotSize; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			// It was open when we were executed.
+			if c.mentions(fd) {
+				return s, false, nil
+			}
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, aside); err != nil {
+				return s, false, os.NewSyscallError("fcntl", err)
+			}
+		}
+		if fd == null {
+			continue
+		}
+		if err := unix.Dup3(null, fd, unix.O_CLOEXEC); err != nil {
+			return s, false, os.NewSyscallError("dup3", err)
+		}
+	}
+	return s, true, nil
+}
+
+// mentions tells whether an argument names a descriptor by its number.
+func (c *call) mentions(fd int) bool {
+	suffix := fmt.Sprintf("/fd/%d", fd)
+	return slices.ContainsFunc(c.args(), func(a string) bool { return strings.HasSuffix(a, suffix) })
+}
+
+// slot is the place for a step under a policy, or nil when there is no step to
+// hand over or no room for it; then the runtime has to filter.
 func (w *wrapper) slot(p policy.Policy) (*slot, error) {
-	if p.Process.NewPrivileges {
+	if p.Process.NewPrivileges || !w.free {
 		return nil, nil
 	}
 	program, err := handover.Find()
@@ -46,18 +95,9 @@ func (w *wrapper) slot(p policy.Policy) (*slot, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	before, err := w.call.preserved()
-	if err != nil {
-		return nil, err
-	}
-	s := &slot{program: program, fd: 3 + listenFDs() + before, before: before}
-	for _, fd := range []int{s.fd, s.fd + 1} {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-			// The caller has something else there, which we must not replace.
-			return nil, nil
-		}
-	}
-	return s, nil
+	s := w.place
+	s.program = program
+	return &s, nil
 }
 
 // listenFDs is the number of sockets that were handed to this process by socket
@@ -87,7 +127,7 @@ func (w *wrapper) handOver(s *slot, step *laststep.Config) error {
 	}
 	// Out of the way first: one may have been opened where the other goes.
 	for i, f := range []*os.File{program, config} {
-		high, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, s.fd+2)
+		high, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, s.fd+slotSize)
 		if err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
@@ -98,7 +138,7 @@ func (w *wrapper) handOver(s *slot, step *laststep.Config) error {
 			return os.NewSyscallError("dup3", err)
 		}
 	}
-	w.call.setPreserved(s.before + 2)
+	w.call.setPreserved(s.before + slotSize)
 	return nil
 }
 

@@ -56,6 +56,11 @@ func Main(args []string, registry func(*state.Dir) svirt.Authority) int {
 }
 
 func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
+	// First of all: later there are descriptors of our own.
+	place, free, err := reserve(c)
+	if err != nil {
+		return 0, err
+	}
 	cfg, err := loadConfig(c.own)
 	if err != nil {
 		return 0, err
@@ -64,7 +69,7 @@ func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	w := &wrapper{call: c, cfg: cfg, runtime: rt}
+	w := &wrapper{call: c, cfg: cfg, runtime: rt, place: place, free: free}
 	switch c.command {
 	case "create", "run", "exec", "delete":
 		if c.id() == "" {
@@ -99,6 +104,9 @@ type wrapper struct {
 	runtime  string
 	dir      *state.Dir
 	registry svirt.Authority
+	// place is where the last step goes, if it is free.
+	place slot
+	free  bool
 }
 
 // replace makes this process the runtime.
