@@ -35,7 +35,7 @@ var sealed = []string{
 // to the folders of processes and to /proc/sys/kernel/shm*, and nowhere else;
 // below /sys it writes to /sys/fs/cgroup, and nowhere else. The patterns are the
 // exact complements of these sets, so that what is meant and what is denied are
-// the same; patterns written by hand, such as [^s][^h][^m]**, are not.
+// the same.
 func (c ContainerProfile) Text() []byte {
 	name := c.Name
 	if name == "" {

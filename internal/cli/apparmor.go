@@ -428,11 +428,11 @@ func newAppArmorGenerateCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate [flags]",
 		Short: "print a profile for containers, Docker's default by name and meaning",
-		Long: `Prints the text of a profile for containers. By default it is docker-default: it
-allows what Docker's own profile allows, but what it denies below /proc and /sys
-is the exact complement of what a container may write there, where Docker's
-patterns deny a little more and a little less than their comments say. The text
-needs no other file, and any AppArmor parser reads it.`,
+		Long: `Prints the text of a profile for containers. By default it is docker-default, by
+the name under which Docker looks for it. What it denies below /proc and /sys is
+generated: the exact complement of what a container may write there (the folders
+of processes, /proc/sys/kernel/shm*, /sys/fs/cgroup). The text needs no other
+file, and any AppArmor parser reads it.`,
 		Example: "  palisade apparmor generate\n  palisade apparmor generate --name web --sender podman | palisade apparmor check -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
