@@ -15,8 +15,9 @@ import (
 	"golang.org/x/arch/x86/x86asm"
 )
 
-// Site is one system call instruction that can be rewritten, with the padding
-// that its jump goes through. Both are offsets in the file.
+// Site is one system call instruction that can be rewritten, with the place of the
+// long jump: the instruction before it that loads the call's number, or padding
+// within reach of a short jump. Both are offsets in the file.
 type Site struct {
 	Call uint32
 	Cave uint32
@@ -24,7 +25,7 @@ type Site struct {
 
 // Sites is what a linear sweep found in one file.
 type Sites struct {
-	// Rewrite lists the sites that have padding within reach, in rising order.
+	// Rewrite lists the sites that have a place for the jump, in rising order.
 	Rewrite []Site
 	// Found counts all system call instructions; those not in Rewrite are
 	// dispatched by the kernel's signal, which is slower and always right.
@@ -140,6 +141,7 @@ func (out *Sites) sweep(code []byte, pos, end int, t text, entries []uint64) {
 	var caves [][2]int
 	var targets []int
 	sinceRAX := context
+	before := pos // the instruction before this one
 	stopped := false // the last instruction never continues behind itself
 	for pos < end {
 		if stopped {
@@ -161,6 +163,7 @@ func (out *Sites) sweep(code []byte, pos, end int, t text, entries []uint64) {
 		}
 		inst, err := x86asm.Decode(code[pos:], 64)
 		if err != nil || inst.Len == 0 {
+			before = pos
 			pos++
 			stopped = false
 			sinceRAX++
@@ -170,7 +173,9 @@ func (out *Sites) sweep(code []byte, pos, end int, t text, entries []uint64) {
 		switch inst.Op {
 		case x86asm.SYSCALL:
 			out.Found++
-			if sinceRAX < context {
+			if n := loadsNumber(code[before:pos]); n > 0 {
+				out.Rewrite = append(out.Rewrite, Site{uint32(t.off) + uint32(pos), uint32(t.off) + uint32(before)})
+			} else if sinceRAX < context {
 				calls = append(calls, pos)
 			}
 			sinceRAX = 0 // its result
@@ -185,6 +190,7 @@ func (out *Sites) sweep(code []byte, pos, end int, t text, entries []uint64) {
 		} else {
 			sinceRAX++
 		}
+		before = pos
 		pos += inst.Len
 	}
 	for _, e := range entriesIn(entries, t.addr, t.addr+uint64(len(code))) {
@@ -257,6 +263,24 @@ func padding(b []byte) int {
 		}
 	}
 	return 0
+}
+
+// loadsNumber says whether b is one "mov $n, %eax" or "mov $n, %rax" with a
+// plausible system call number: as long as a long jump.
+func loadsNumber(b []byte) int {
+	var imm []byte
+	switch {
+	case len(b) == 5 && b[0] == 0xb8:
+		imm = b[1:]
+	case len(b) == 7 && b[0] == 0x48 && b[1] == 0xc7 && b[2] == 0xc0:
+		imm = b[3:]
+	default:
+		return 0
+	}
+	if binary.LittleEndian.Uint32(imm) >= 1024 {
+		return 0
+	}
+	return len(b)
 }
 
 func setsRAX(inst x86asm.Inst) bool {

@@ -9,13 +9,14 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
 var someELF = []string{
-	"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2", "/bin/busybox", "/lib/x86_64-linux-gnu/libcrypto.so.3",
+	"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2", "/bin/busybox",
 	"/usr/lib/x86_64-linux-musl/libc.so", "/bin/bash",
 }
 
@@ -60,6 +61,9 @@ func TestConfirmFindSites(t *testing.T) {
 		for _, s := range sites.Rewrite {
 			if got := at[uint64(s.Call)+bias]; got != "syscall" {
 				t.Errorf("%s: site %#x is %q", path, s.Call, got)
+			}
+			if got := at[uint64(s.Cave)+bias]; strings.HasPrefix(got, "mov ") && strings.HasSuffix(got, "ax") && (s.Call-s.Cave == 5 || s.Call-s.Cave == 7) {
+				continue
 			}
 			// A cave may begin inside of a long no-op: look back for it.
 			a := uint64(s.Cave) + bias

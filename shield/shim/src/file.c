@@ -7,6 +7,8 @@
  */
 #include "path.h"
 
+static void index_calls(void);
+
 struct stat {
 	u64 dev, ino, nlink;
 	u32 mode, uid, gid, pad;
@@ -45,8 +47,7 @@ struct ofd *ofd_of(struct thread *t, u64 fd)
 
 static struct inode *inode_of(struct ofd *o, long *err)
 {
-	if (V->broken)
-		return *err = -EIO, (struct inode *)0;
+	if (V->broken) return *err = -EIO, (struct inode *)0;
 	return inode_get(o->ino, err);
 }
 
@@ -56,8 +57,7 @@ static void ofd_drop(u32 n)
 {
 	struct ofd *o = &OFDS[n];
 	long err;
-	if (!n || --o->refs)
-		return;
+	if (!n || --o->refs) return;
 	struct inode *ip = inode_get(o->ino, &err);
 	if (ip) {
 		ip->opens--;
@@ -71,8 +71,7 @@ static u32 ofd_new(struct inode *ip, u32 flags)
 	for (u32 i = 0; i < NOFD - 1; i++) {
 		u32 n = 1 + (hint + i) % (NOFD - 1);
 		struct ofd *o = &OFDS[n];
-		if (o->refs)
-			continue;
+		if (o->refs) continue;
 		hint = n;
 		memset(o, 0, sizeof *o);
 		o->refs = 1;
@@ -97,8 +96,7 @@ static long fd_new(struct thread *t, struct inode *ip, u32 flags)
 	char name[24];
 	put_num(name, ip->ino);
 	long fd = check_fd(t, H(NR_openat, fd_base + FD_LOCKS, name, O_RDWR | O_CREAT | (flags & O_CLOEXEC), 0600));
-	if (fd < 0)
-		return fd;
+	if (fd < 0) return fd;
 	u32 n = fd < 65536 ? ofd_new(ip, flags) : 0;
 	if (!n) {
 		H(NR_close, fd);
@@ -151,11 +149,9 @@ static void map_pages(struct map *m, u64 from, u64 to, int add)
 void maps_gone(u64 addr, u64 len)
 {
 	u64 end = addr + ALIGN_UP(len, PAGE);
-	if (!(CFG->flags & CFG_FILES))
-		return;
+	if (!(CFG->flags & CFG_FILES)) return;
 	for (struct map *m = maps; m < maps + 128; m++) {
-		if (!m->len || m->addr >= end || m->addr + m->len <= addr)
-			continue;
+		if (!m->len || m->addr >= end || m->addr + m->len <= addr) continue;
 		u64 lo = MAX(addr, m->addr), hi = MIN(end, m->addr + m->len);
 		vol_enter();
 		if (m->write)
@@ -183,16 +179,14 @@ static long map_shared(struct ofd *o, u64 addr, u64 len, u64 prot, u64 off)
 	while (m < maps + 128 && m->len)
 		m++;
 	struct inode *ip = m < maps + 128 ? inode_of(o, &r) : 0;
-	if (!ip)
-		return r ? r : -ENOMEM;
+	if (!ip) return r ? r : -ENOMEM;
 	u64 npages = ALIGN_UP(len, PAGE) / PAGE, have = (ip->r.size + PAGE - 1) / PAGE;
 	have = have > off / PAGE ? MIN(have - off / PAGE, npages) : 0;
 	struct map n = { addr, have * PAGE, off / PAGE, o->ino, !!(o->flags & O_RDWR) };
 	u64 p = 0;
 	for (; p < have && !r; p++) {
 		struct entry *e = block_get(ip, 0, n.page + p, 0, &r);
-		if (!e)
-			break;
+		if (!e) break;
 		long a = H(NR_mmap, addr + p * PAGE, PAGE, prot, MAP_SHARED | MAP_FIXED, fd_base + FD_SHARED,
 			DATA_OFF + (e - ENTRIES) * PAGE);
 		if (a != (long)(addr + p * PAGE)) {
@@ -214,8 +208,7 @@ static long map_shared(struct ofd *o, u64 addr, u64 len, u64 prot, u64 off)
 long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd, u64 off)
 {
 	u64 size = ALIGN_UP(len, PAGE), type = flags & MAP_TYPE;
-	if (!len || off % PAGE || (type != MAP_PRIVATE && type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
-		return -EINVAL;
+	if (!len || off % PAGE || (type != MAP_PRIVATE && type != MAP_SHARED && type != MAP_SHARED_VALIDATE)) return -EINVAL;
 	vol_enter();
 	struct ofd *o = ofd_of(t, fd);
 	long r = 0;
@@ -255,8 +248,7 @@ long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 
 void files_start(struct thread *t, const char *handed)
 {
-	for (u64 i = 0; i < sizeof classes / sizeof *classes; i++)
-		sys_class[classes[i].nr] = classes[i].class;
+	index_calls();
 	t->proc->umask = H(NR_umask, 0);
 	H(NR_umask, t->proc->umask);
 	vol_enter();
@@ -310,11 +302,9 @@ void files_finish(void)
 
 char *files_hand_over(struct thread *t, char *p, char *end)
 {
-	if (!(CFG->flags & CFG_FILES))
-		return p;
+	if (!(CFG->flags & CFG_FILES)) return p;
 	if (t->proc->cwd) {
-		if (p + 40 + strlen(t->proc->cwd_path) > end)
-			return 0;
+		if (p + 40 + strlen(t->proc->cwd_path) > end) return 0;
 		for (char *c = t->proc->cwd_path; *c; c++)
 			if (*c == ':' || *c == '|') /* not worth an encoding: start where the host is */
 				goto files;
@@ -325,8 +315,7 @@ char *files_hand_over(struct thread *t, char *p, char *end)
 files:
 	for (u64 fd = 0; fd < 65536; fd++)
 		if (t->fdtab[fd]) {
-			if (p + 16 > end)
-				return 0;
+			if (p + 16 > end) return 0;
 			p = put_str(put_num(put_str(put_num(p, fd), "="), t->fdtab[fd]), ",");
 		}
 	return p;
@@ -334,8 +323,7 @@ files:
 
 int files_fork(struct thread *t)
 {
-	if (!(CFG->flags & CFG_FILES))
-		return 0;
+	if (!(CFG->flags & CFG_FILES)) return 0;
 	vol_enter();
 	each_fd(t, 1);
 	for (struct map *m = maps; m < maps + 128; m++)
@@ -356,8 +344,7 @@ void files_unfork(struct thread *t)
 void files_vfork(struct thread *child, struct thread *parent)
 {
 	u16 *tab = CFG->flags & CFG_FILES ? scratch(FDTAB_SIZE) : 0;
-	if (!tab)
-		return;
+	if (!tab) return;
 	for (u64 i = 0; i < FDTAB_SIZE / 8; i++)
 		if (((u64 *)parent->fdtab)[i])
 			((u64 *)tab)[i] = ((u64 *)parent->fdtab)[i];
@@ -374,8 +361,7 @@ void files_vfork_done(struct thread *child)
 
 void files_exit(struct thread *t)
 {
-	if (!(CFG->flags & CFG_FILES))
-		return;
+	if (!(CFG->flags & CFG_FILES)) return;
 	vol_enter();
 	if (!V->broken) {
 		each_fd(t, -1);
@@ -440,8 +426,7 @@ int sealed_open_exec(struct thread *t, const char *path, long *r)
 
 void sealed_move(struct thread *t, int fd, int to)
 {
-	if (!sealed_fd(fd))
-		return;
+	if (!sealed_fd(fd)) return;
 	vol_enter();
 	OFDS[t->fdtab[fd]].refs++;
 	fd_set(t, to, t->fdtab[fd]);
@@ -458,8 +443,7 @@ void sealed_close(struct thread *t, int fd)
 int sealed_path(struct thread *t, const char *path, char *out)
 {
 	struct loc l;
-	if (!(CFG->flags & CFG_FILES))
-		return 0;
+	if (!(CFG->flags & CFG_FILES)) return 0;
 	vol_enter();
 	long r = locate(t, AT_FDCWD, path, FOLLOW, &l);
 	vol_leave();
@@ -535,8 +519,7 @@ static long put_statfs(void *to)
 static long set_times(struct inode *ip, const u64 *ts) /* sec, nsec of access, then of modification; NULL: now */
 {
 	i64 n = now();
-	if (H(NR_geteuid, 0) != ip->r.uid && H(NR_geteuid, 0) && (ts || !may(ip, 2)))
-		return ts ? -EPERM : -EACCES;
+	if (H(NR_geteuid, 0) != ip->r.uid && H(NR_geteuid, 0) && (ts || !may(ip, 2))) return ts ? -EPERM : -EACCES;
 	if (!ts || ts[3] == 0x3fffffff)
 		ip->r.mtime = n;
 	else if (ts[3] != 0x3ffffffe)
@@ -549,8 +532,7 @@ static long set_times(struct inode *ip, const u64 *ts) /* sec, nsec of access, t
 static long set_mode(struct inode *ip, u32 mode)
 {
 	u32 uid = H(NR_geteuid, 0);
-	if (uid && uid != ip->r.uid)
-		return -EPERM;
+	if (uid && uid != ip->r.uid) return -EPERM;
 	ip->r.mode = mode & 07777;
 	ip->r.ctime = now();
 	inode_dirty(ip);
@@ -559,8 +541,7 @@ static long set_mode(struct inode *ip, u32 mode)
 
 static long set_owner(struct inode *ip, u32 uid, u32 gid)
 {
-	if (H(NR_geteuid, 0))
-		return -EPERM;
+	if (H(NR_geteuid, 0)) return -EPERM;
 	if (uid != ~0u)
 		ip->r.uid = uid;
 	if (gid != ~0u)
@@ -572,10 +553,8 @@ static long set_owner(struct inode *ip, u32 uid, u32 gid)
 
 static long truncate_to(struct inode *ip, i64 size)
 {
-	if (size < 0)
-		return -EINVAL;
-	if (ip->r.type != T_REG)
-		return ip->r.type == T_DIR ? -EISDIR : -EINVAL;
+	if (size < 0) return -EINVAL;
+	if (ip->r.type != T_REG) return ip->r.type == T_DIR ? -EISDIR : -EINVAL;
 	long r = drop_facts(ip);
 	if (!r)
 		r = file_truncate(ip, size);
@@ -595,12 +574,9 @@ static void touched(struct inode *ip)
 static long do_read(struct thread *t, struct ofd *o, struct inode *ip, u8 *buf, u64 n, i64 off, int at)
 {
 	(void)t;
-	if ((o->flags & O_ACCMODE) == O_WRONLY || o->flags & O_PATH)
-		return -EBADF;
-	if (ip->r.type != T_REG)
-		return -EISDIR;
-	if (at && off < 0)
-		return -EINVAL;
+	if ((o->flags & O_ACCMODE) == O_WRONLY || o->flags & O_PATH) return -EBADF;
+	if (ip->r.type != T_REG) return -EISDIR;
+	if (at && off < 0) return -EINVAL;
 	long r = file_read(ip, at ? (u64)off : o->off, buf, MIN(n, 0x7ffff000));
 	if (r > 0 && !at)
 		o->off += r;
@@ -609,12 +585,9 @@ static long do_read(struct thread *t, struct ofd *o, struct inode *ip, u8 *buf, 
 
 static long do_write(struct ofd *o, struct inode *ip, const u8 *buf, u64 n, i64 off, int at)
 {
-	if ((o->flags & O_ACCMODE) == 0 || o->flags & O_PATH)
-		return -EBADF;
-	if (at && off < 0)
-		return -EINVAL;
-	if (V->readonly)
-		return -EROFS;
+	if ((o->flags & O_ACCMODE) == 0 || o->flags & O_PATH) return -EBADF;
+	if (at && off < 0) return -EINVAL;
+	if (V->readonly) return -EROFS;
 	u64 pos = o->flags & O_APPEND ? ip->r.size : at ? (u64)off : o->off;
 	long r = drop_facts(ip);
 	if (!r && n)
@@ -633,20 +606,15 @@ static long do_write(struct ofd *o, struct inode *ip, const u8 *buf, u64 n, i64 
 static long do_vector(struct thread *t, struct ofd *o, struct inode *ip, const struct iovec *uv, u64 n, i64 off, int at, int write)
 {
 	long done = 0;
-	if (n > 1024)
-		return -EINVAL;
+	if (n > 1024) return -EINVAL;
 	for (u64 i = 0; i < n; i++) {
 		struct iovec v;
-		if (ucopy(&v, uv + i, sizeof v))
-			return done ? done : -EFAULT;
-		if (!v.len)
-			continue;
+		if (ucopy(&v, uv + i, sizeof v)) return done ? done : -EFAULT;
+		if (!v.len) continue;
 		long r = write ? do_write(o, ip, v.base, v.len, off + done, at) : do_read(t, o, ip, v.base, v.len, off + done, at);
-		if (r < 0)
-			return done ? done : r;
+		if (r < 0) return done ? done : r;
 		done += r;
-		if ((u64)r < v.len)
-			break;
+		if ((u64)r < v.len) break;
 	}
 	return done;
 }
@@ -660,17 +628,14 @@ static long do_seek(struct ofd *o, struct inode *ip, i64 off, u64 whence)
 	case 2: n = ip->r.size + off; break;
 	case 3: /* SEEK_DATA: holes are not told */
 	case 4:
-		if (off < 0 || (u64)off >= ip->r.size)
-			return -6;
+		if (off < 0 || (u64)off >= ip->r.size) return -6;
 		n = whence == 3 ? off : (i64)ip->r.size;
 		break;
 	default: return -EINVAL;
 	}
-	if (n < 0 || (u64)n > MAX_SIZE)
-		return -EINVAL;
+	if (n < 0 || (u64)n > MAX_SIZE) return -EINVAL;
 	if (ip->r.type == T_DIR) {
-		if (n != 0)
-			return whence == 1 ? (i64)o->off : -EINVAL;
+		if (n != 0) return whence == 1 ? (i64)o->off : -EINVAL;
 		o->cookie = 0;
 	}
 	return o->off = n;
@@ -681,8 +646,7 @@ static long do_getdents(struct ofd *o, struct inode *ip, u8 *to, u64 size)
 	static const u8 dt[] = { 0, 8, 4, 10, 1, 12, 2, 6, 0 };
 	struct { u64 ino, off; u16 len; u8 type; char name[261]; } __attribute__((packed)) d;
 	u64 done = 0;
-	if (ip->r.type != T_DIR)
-		return -ENOTDIR;
+	if (ip->r.type != T_DIR) return -ENOTDIR;
 	for (;;) {
 		u32 len;
 		u8 type = T_DIR, name[256];
@@ -692,19 +656,15 @@ static long do_getdents(struct ofd *o, struct inode *ip, u8 *to, u64 size)
 			len = put_str((char *)name, o->cookie ? ".." : ".") - (char *)name;
 		} else {
 			n = dir_next(ip, o->last + 1, o->cookie == 2 ? 0 : o->last[0], name, &len, &type);
-			if (n <= 0)
-				return done ? (long)done : n;
-			if (type > T_BLK)
-				return -EIO;
+			if (n <= 0) return done ? (long)done : n;
+			if (type > T_BLK) return -EIO;
 		}
 		u64 rec = ALIGN_UP(19 + len + 1, 8);
-		if (done + rec > size)
-			return done ? (long)done : -EINVAL;
+		if (done + rec > size) return done ? (long)done : -EINVAL;
 		memset(&d, 0, rec);
 		d.ino = n, d.off = o->cookie + 1, d.len = rec, d.type = dt[type];
 		memcpy(d.name, name, len);
-		if (ucopy(to + done, &d, rec))
-			return done ? (long)done : -EFAULT;
+		if (ucopy(to + done, &d, rec)) return done ? (long)done : -EFAULT;
 		if (o->cookie >= 2) {
 			o->last[0] = len;
 			memcpy(o->last + 1, name, MIN(len, 255));
@@ -720,8 +680,7 @@ static long sys_sendfile(struct thread *t, u64 out, u64 in, u64 *uoff, u64 count
 	long r = 0, done = 0;
 	u64 off = 0;
 	u8 *buf = scratch(65536);
-	if (!buf)
-		return -ENOMEM;
+	if (!buf) return -ENOMEM;
 	if (uoff && ucopy(&off, uoff, 8))
 		r = -EFAULT;
 	while (r >= 0 && (u64)done < count) {
@@ -734,12 +693,10 @@ static long sys_sendfile(struct thread *t, u64 out, u64 in, u64 *uoff, u64 count
 			inode_put(ip);
 		}
 		vol_leave();
-		if (r <= 0)
-			break;
+		if (r <= 0) break;
 		u64 have = r;
 		r = host_wait(NR_write, out, (u64)buf, have, 0ul, 0ul, 0ul);
-		if (r <= 0 || (u64)r > have)
-			break;
+		if (r <= 0 || (u64)r > have) break;
 		done += r;
 		off = pos + r;
 		if (!uoff) {
@@ -748,8 +705,7 @@ static long sys_sendfile(struct thread *t, u64 out, u64 in, u64 *uoff, u64 count
 				o->off = off;
 			vol_leave();
 		}
-		if ((u64)r < have)
-			break;
+		if ((u64)r < have) break;
 	}
 	if (uoff && done && ucopy(uoff, &off, 8))
 		r = -EFAULT;
@@ -777,8 +733,7 @@ static long fd_call(struct thread *t, u64 nr, u64 fd, struct ofd *o)
 	case NR_ioctl: return -ENOTTY;
 	}
 	struct inode *ip = inode_of(o, &r);
-	if (!ip)
-		return r;
+	if (!ip) return r;
 	switch (nr) {
 	case NR_read: r = do_read(t, o, ip, (u8 *)b, c, 0, 0); break;
 	case NR_pread64: r = do_read(t, o, ip, (u8 *)b, c, d, 1); break;
@@ -814,13 +769,10 @@ static long new_inode(struct thread *t, struct loc *l, int type, u32 mode, struc
 {
 	long r = 0;
 	(void)t;
-	if (V->readonly)
-		return -EROFS;
-	if (l->ino)
-		return -EEXIST;
+	if (V->readonly) return -EROFS;
+	if (l->ino) return -EEXIST;
 	struct inode *dir = inode_get(l->dir, &r), *ip;
-	if (!dir)
-		return r;
+	if (!dir) return r;
 	if (!may(dir, 3) || !dir->r.nlink)
 		r = dir->r.nlink ? -EACCES : -ENOENT;
 	int cls = type == T_REG ? region_of(l->path, strlen(l->path)) : R_CRYPT;
@@ -848,21 +800,15 @@ static long do_open(struct thread *t, struct loc *l, u64 flags, u32 mode)
 	long r = 0;
 	struct inode *ip;
 	int made = 0, acc = flags & O_ACCMODE;
-	if ((flags & O_TMPFILE) == O_TMPFILE)
-		return -EOPNOTSUPP;
+	if ((flags & O_TMPFILE) == O_TMPFILE) return -EOPNOTSUPP;
 	if (!l->ino) {
-		if (!(flags & O_CREAT))
-			return -ENOENT;
-		if (l->slash)
-			return -EISDIR;
-		if ((r = new_inode(t, l, T_REG, mode & ~t->proc->umask, &ip)))
-			return r;
+		if (!(flags & O_CREAT)) return -ENOENT;
+		if (l->slash) return -EISDIR;
+		if ((r = new_inode(t, l, T_REG, mode & ~t->proc->umask, &ip))) return r;
 		made = 1;
 	} else {
-		if (flags & O_CREAT && flags & O_EXCL)
-			return -EEXIST;
-		if (!(ip = inode_get(l->ino, &r)))
-			return r;
+		if (flags & O_CREAT && flags & O_EXCL) return -EEXIST;
+		if (!(ip = inode_get(l->ino, &r))) return r;
 	}
 	if (ip->r.type == T_LINK && !(flags & O_PATH))
 		r = -ELOOP;
@@ -887,12 +833,9 @@ static long do_open(struct thread *t, struct loc *l, u64 flags, u32 mode)
 static long do_unlink(struct loc *l, int dir)
 {
 	long r = 0;
-	if (V->readonly)
-		return -EROFS;
-	if (!l->ino)
-		return -ENOENT;
-	if (!l->dir)
-		return dir ? -EBUSY : -EISDIR;
+	if (V->readonly) return -EROFS;
+	if (!l->ino) return -ENOENT;
+	if (!l->dir) return dir ? -EBUSY : -EISDIR;
 	struct inode *d = inode_get(l->dir, &r), *ip = d ? inode_get(l->ino, &r) : 0;
 	if (ip) {
 		u32 uid = H(NR_geteuid, 0);
@@ -917,10 +860,8 @@ static long do_unlink(struct loc *l, int dir)
 static long do_link(struct loc *from, struct loc *to)
 {
 	long r = 0;
-	if (V->readonly)
-		return -EROFS;
-	if (!from->ino || to->ino)
-		return to->ino ? -EEXIST : -ENOENT;
+	if (V->readonly) return -EROFS;
+	if (!from->ino || to->ino) return to->ino ? -EEXIST : -ENOENT;
 	struct inode *ip = inode_get(from->ino, &r), *d = ip ? inode_get(to->dir, &r) : 0;
 	if (d) {
 		if (ip->r.type == T_DIR)
@@ -948,8 +889,7 @@ static int splits(const char *path)
 	for (u32 i = 0; i < V->nregions; i++) {
 		struct region *g = (struct region *)(V->regions + at);
 		const char *p = (const char *)V->regions + at + 4;
-		if (g->len >= n && !memcmp(p, path, n) && (g->len == n || p[n] == '/'))
-			return 1;
+		if (g->len >= n && !memcmp(p, path, n) && (g->len == n || p[n] == '/')) return 1;
 		at += 4 + g->len;
 	}
 	return 0;
@@ -959,18 +899,12 @@ static long do_rename(struct loc *from, struct loc *to, u64 flags)
 {
 	long r = 0;
 	struct inode *ip = 0, *fd = 0, *td = 0, *old = 0;
-	if (V->readonly)
-		return -EROFS;
-	if (flags & ~1ul)
-		return -EINVAL;
-	if (!from->ino)
-		return -ENOENT;
-	if (!from->dir || (to->ino && !to->dir))
-		return -EBUSY;
-	if (to->ino && flags & 1)
-		return -EEXIST;
-	if (from->ino == to->ino)
-		return 0;
+	if (V->readonly) return -EROFS;
+	if (flags & ~1ul) return -EINVAL;
+	if (!from->ino) return -ENOENT;
+	if (!from->dir || (to->ino && !to->dir)) return -EBUSY;
+	if (to->ino && flags & 1) return -EEXIST;
+	if (from->ino == to->ino) return 0;
 	if (!(ip = inode_get(from->ino, &r)) || !(fd = inode_get(from->dir, &r)) || !(td = inode_get(to->dir, &r)) ||
 		(to->ino && !(old = inode_get(to->ino, &r))))
 		goto out;
@@ -991,16 +925,13 @@ static long do_rename(struct loc *from, struct loc *to, u64 flags)
 		struct inode *p;
 		if (up == ip->ino)
 			r = -EINVAL;
-		if (up == INO_ROOT || r || !(p = inode_get(up, &r)))
-			break;
+		if (up == INO_ROOT || r || !(p = inode_get(up, &r))) break;
 		up = p->r.parent;
 		inode_put(p);
 	}
-	if (r)
-		goto out;
+	if (r) goto out;
 	r = old ? dir_replace(td, to->name, to->len, ip->ino, ip->r.type) : dir_insert(td, to->name, to->len, ip->ino, ip->r.type);
-	if (r || (r = dir_remove(fd, from->name, from->len)))
-		goto out;
+	if (r || (r = dir_remove(fd, from->name, from->len))) goto out;
 	if (old) {
 		old->r.nlink--;
 		old->r.ctime = now();
@@ -1025,10 +956,8 @@ static long do_symlink(struct thread *t, const char *utarget, struct loc *l)
 	char target[4096];
 	struct inode *ip;
 	long n = get_path(utarget, target), r;
-	if (n <= 0)
-		return n ? n : -ENOENT;
-	if ((r = new_inode(t, l, T_LINK, 0777, &ip)))
-		return r;
+	if (n <= 0) return n ? n : -ENOENT;
+	if ((r = new_inode(t, l, T_LINK, 0777, &ip))) return r;
 	long w = file_write(ip, 0, target, n);
 	inode_put(ip);
 	if (w != n) {
@@ -1055,6 +984,16 @@ static const struct call calls[] = {
 	{ NR_inotify_add_watch, 0, 2, FOLLOW }, { NR_chroot, 0, 1, FOLLOW },
 };
 
+static const struct call *call_of[NR_MAX];
+
+static void index_calls(void)
+{
+	for (u64 i = 0; i < sizeof classes / sizeof *classes; i++)
+		sys_class[classes[i].nr] = classes[i].class;
+	for (u64 i = 0; i < sizeof calls / sizeof *calls; i++)
+		call_of[calls[i].nr] = &calls[i];
+}
+
 static u64 *arg(struct thread *t, int n)
 {
 	u64 *a[] = { 0, &t->f.rdi, &t->f.rsi, &t->f.rdx, &t->f.r10, &t->f.r8, &t->f.r9 };
@@ -1073,8 +1012,7 @@ static long at_place(struct thread *t, u64 nr, struct loc *l)
 	case NR_creat: return do_open(t, l, O_WRONLY | O_CREAT | O_TRUNC, b);
 	case NR_openat: return do_open(t, l, c, d);
 	case NR_openat2:
-		if (ucopy(times, (void *)c, 24))
-			return -EFAULT;
+		if (ucopy(times, (void *)c, 24)) return -EFAULT;
 		return do_open(t, l, times[0], times[1]);
 	case NR_mkdir: case NR_mkdirat:
 		r = new_inode(t, l, T_DIR, (nr == NR_mkdir ? b : c) & ~t->proc->umask & 01777, &ip);
@@ -1083,8 +1021,7 @@ static long at_place(struct thread *t, u64 nr, struct loc *l)
 		return r;
 	case NR_mknod: case NR_mknodat:
 		n = nr == NR_mknod ? b : c;
-		if ((n & S_IFMT) && (n & S_IFMT) != S_IFREG)
-			return -EPERM;
+		if ((n & S_IFMT) && (n & S_IFMT) != S_IFREG) return -EPERM;
 		r = l->slash ? -ENOENT : new_inode(t, l, T_REG, n & ~t->proc->umask, &ip);
 		if (!r)
 			inode_put(ip);
@@ -1098,10 +1035,8 @@ static long at_place(struct thread *t, u64 nr, struct loc *l)
 	case NR_name_to_handle_at: return -EOPNOTSUPP;
 	case NR_chroot: return -EPERM;
 	}
-	if (!l->ino)
-		return -ENOENT;
-	if (!(ip = inode_get(l->ino, &r)))
-		return r;
+	if (!l->ino) return -ENOENT;
+	if (!(ip = inode_get(l->ino, &r))) return r;
 	int write = nr == NR_chmod || nr == NR_fchmodat || nr == NR_fchmodat2 || nr == NR_chown || nr == NR_lchown || nr == NR_fchownat ||
 		nr == NR_truncate || nr == NR_utime || nr == NR_utimes || nr == NR_futimesat || nr == NR_utimensat;
 	if (write && V->readonly) {
@@ -1171,8 +1106,7 @@ static long fd_link(struct thread *t, const char *upath, u32 *n)
 {
 	char p[64] = { 0 };
 	for (int i = 0; i < 63; i++)
-		if (ucopy(p + i, upath + i, 1) || !p[i])
-			break;
+		if (ucopy(p + i, upath + i, 1) || !p[i]) break;
 	const char *d = 0;
 	static const char *const prefix[] = { "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/" };
 	for (int i = 0; i < 3; i++)
@@ -1180,8 +1114,7 @@ static long fd_link(struct thread *t, const char *upath, u32 *n)
 			d = p + strlen(prefix[i]);
 	if (streq(p, "/dev/stdin"))
 		d = "0";
-	if (!d || *d < '0' || *d > '9')
-		return 0;
+	if (!d || *d < '0' || *d > '9') return 0;
 	*n = get_num(&d);
 	return !*d && ofd_of(t, *n);
 }
@@ -1189,18 +1122,13 @@ static long fd_link(struct thread *t, const char *upath, u32 *n)
 static int path_call(struct thread *t, u64 nr, long *r)
 {
 	struct loc l;
-	const struct call *k = calls;
-	const struct call *end = calls + sizeof calls / sizeof *calls;
-	while (k < end && k->nr != nr)
-		k++;
-	if (k == end)
-		return 0;
+	const struct call *k = nr < NR_MAX ? call_of[nr] : 0;
+	if (!k) return 0;
 	int dirfd = k->dir ? (int)*arg(t, k->dir) : AT_FDCWD;
 	char *upath = (char *)*arg(t, k->path);
 	int follow = k->follow;
 	u64 flags = nr == NR_openat || nr == NR_unlinkat ? t->f.rdx : nr == NR_open ? t->f.rsi : 0, at = 0;
-	if (nr == NR_openat2 && ucopy(&flags, (void *)t->f.rdx, 8))
-		return *r = -EFAULT, 1;
+	if (nr == NR_openat2 && ucopy(&flags, (void *)t->f.rdx, 8)) return *r = -EFAULT, 1;
 	if (nr == NR_open || nr == NR_openat || nr == NR_openat2) {
 		if (flags & O_NOFOLLOW || (flags & O_CREAT && flags & O_EXCL))
 			follow = 0;
@@ -1254,8 +1182,7 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	vol_leave();
 	if (*r == HOST) {
 		if (nr == NR_readlink || nr == NR_readlinkat) {
-			if (is_exe_link(upath))
-				return 0;
+			if (is_exe_link(upath)) return 0;
 		}
 		*r = 0;
 		pass(t);
@@ -1314,8 +1241,7 @@ static long sys_fcntl(struct thread *t, u64 fd, u64 cmd, u64 a)
 {
 	struct ofd *o = ofd_of(t, fd);
 	long r;
-	if (kept_fd(fd))
-		return -EBADF;
+	if (kept_fd(fd)) return -EBADF;
 	if (cmd == 0 || cmd == 1030) { /* F_DUPFD, with or without close-on-exec */
 		r = check_fd(t, H(NR_fcntl, fd, cmd, a));
 		if (o && r >= 0) {
@@ -1328,8 +1254,7 @@ static long sys_fcntl(struct thread *t, u64 fd, u64 cmd, u64 a)
 		}
 		return r;
 	}
-	if (o && cmd == 3)
-		return o->flags | 0100000; /* O_LARGEFILE, as the kernel shows it */
+	if (o && cmd == 3) return o->flags | 0100000; /* O_LARGEFILE, as the kernel shows it */
 	if (o && cmd == 4) {
 		u64 can = O_APPEND | O_NONBLOCK | O_DIRECT;
 		o->flags = (o->flags & ~can) | (a & can);
@@ -1342,16 +1267,13 @@ static long sys_fcntl(struct thread *t, u64 fd, u64 cmd, u64 a)
 static int carries_file(struct thread *t, u64 umsg)
 {
 	u64 m[7], at = 0;
-	if (ucopy(m, (void *)umsg, sizeof m) || !m[4] || m[5] < 20 || m[5] > 65536)
-		return 0;
+	if (ucopy(m, (void *)umsg, sizeof m) || !m[4] || m[5] < 20 || m[5] > 65536) return 0;
 	while (at + 16 <= m[5]) {
 		struct { u64 len; u32 level, type; } c;
-		if (ucopy(&c, (void *)(m[4] + at), 16) || c.len < 16 || c.len > m[5] - at)
-			return 0;
+		if (ucopy(&c, (void *)(m[4] + at), 16) || c.len < 16 || c.len > m[5] - at) return 0;
 		for (u64 i = 16; c.level == 1 && c.type == 1 && i + 4 <= c.len; i += 4) {
 			int fd;
-			if (!ucopy(&fd, (void *)(m[4] + at + i), 4) && (ofd_of(t, fd) || kept_fd(fd)))
-				return 1;
+			if (!ucopy(&fd, (void *)(m[4] + at + i), 4) && (ofd_of(t, fd) || kept_fd(fd))) return 1;
 		}
 		at += ALIGN_UP(c.len, 8);
 	}
@@ -1372,8 +1294,7 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		vol_leave();
 		return 1;
 	case NR_dup: case NR_dup2: case NR_dup3:
-		if (kept_fd(a) || (nr != NR_dup && kept_fd(b)))
-			return *r = -EBADF, 1;
+		if (kept_fd(a) || (nr != NR_dup && kept_fd(b))) return *r = -EBADF, 1;
 		vol_enter();
 		o = ofd_of(t, a);
 		*r = H(nr, a, b, c);
@@ -1397,17 +1318,14 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		vol_leave();
 		return 0;
 	case NR_sendfile:
-		if (!ofd_of(t, b) && !ofd_of(t, a))
-			return 0;
+		if (!ofd_of(t, b) && !ofd_of(t, a)) return 0;
 		*r = ofd_of(t, a) ? -EINVAL : sys_sendfile(t, a, b, (u64 *)c, d);
 		return 1;
 	case NR_splice: case NR_copy_file_range:
-		if (!ofd_of(t, a) && !ofd_of(t, c))
-			return 0;
+		if (!ofd_of(t, a) && !ofd_of(t, c)) return 0;
 		return *r = -EINVAL, 1;
 	case NR_sendmsg:
-		if (!carries_file(t, b))
-			return 0;
+		if (!carries_file(t, b)) return 0;
 		return *r = -EPERM, 1;
 	case NR_umask:
 		*r = t->proc->umask;
@@ -1416,8 +1334,7 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		return 1;
 	case NR_getcwd: {
 		char p[5200];
-		if (!t->proc->cwd)
-			return 0;
+		if (!t->proc->cwd) return 0;
 		u64 n = put_str(put_str(p, CFG->mount), t->proc->cwd_path) - p;
 		if (!n)
 			n = put_str(p, "/") - p;

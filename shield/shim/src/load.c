@@ -19,14 +19,10 @@ enum { AT_PHDR = 3, AT_PHNUM = 5, AT_BASE = 7, AT_ENTRY = 9, AT_EXECFN = 31, AT_
 
 static long read_headers(int fd, struct ehdr *eh, struct phdr *ph)
 {
-	if (shim_pread(fd, eh, sizeof *eh, 0) != sizeof *eh || memcmp(eh->ident, "\177ELF", 4))
-		return -ENOEXEC;
-	if (eh->ident[4] != 2 || eh->ident[5] != 1 || eh->machine != 62 || (eh->type != 2 && eh->type != 3))
-		return -ENOEXEC;
-	if (eh->phentsize != sizeof *ph || eh->phnum == 0 || eh->phnum > MAX_PHDR)
-		return -ENOEXEC;
-	if (shim_pread(fd, ph, eh->phnum * sizeof *ph, eh->phoff) != (long)(eh->phnum * sizeof *ph))
-		return -ENOEXEC;
+	if (shim_pread(fd, eh, sizeof *eh, 0) != sizeof *eh || memcmp(eh->ident, "\177ELF", 4)) return -ENOEXEC;
+	if (eh->ident[4] != 2 || eh->ident[5] != 1 || eh->machine != 62 || (eh->type != 2 && eh->type != 3)) return -ENOEXEC;
+	if (eh->phentsize != sizeof *ph || eh->phnum == 0 || eh->phnum > MAX_PHDR) return -ENOEXEC;
+	if (shim_pread(fd, ph, eh->phnum * sizeof *ph, eh->phoff) != (long)(eh->phnum * sizeof *ph)) return -ENOEXEC;
 	for (int i = 0; i < eh->phnum; i++)
 		if (ph[i].type == PT_LOAD && (ph[i].vaddr + ph[i].memsz < ph[i].vaddr || ph[i].vaddr + ph[i].memsz > 1ul << 47 ||
 			ph[i].memsz < ph[i].filesz || (ph[i].vaddr - ph[i].offset) % PAGE))
@@ -37,8 +33,7 @@ static long read_headers(int fd, struct ehdr *eh, struct phdr *ph)
 static long read_interp(int fd, struct ehdr *eh, struct phdr *ph, char *path)
 {
 	for (int i = 0; i < eh->phnum; i++) {
-		if (ph[i].type != PT_INTERP)
-			continue;
+		if (ph[i].type != PT_INTERP) continue;
 		if (ph[i].filesz < 2 || ph[i].filesz > 256 || shim_pread(fd, path, ph[i].filesz, ph[i].offset) != (long)ph[i].filesz)
 			return -ENOEXEC;
 		path[ph[i].filesz - 1] = 0;
@@ -50,8 +45,7 @@ static long read_interp(int fd, struct ehdr *eh, struct phdr *ph, char *path)
 /* parse_script splits "#! interp arg"; answers 0 when it is none. */
 static int parse_script(char *head, long n, char **interp, char **arg)
 {
-	if (n < 3 || head[0] != '#' || head[1] != '!')
-		return 0;
+	if (n < 3 || head[0] != '#' || head[1] != '!') return 0;
 	char *p = head + 2, *e = head + 2;
 	while (e < head + n && *e != '\n')
 		e++;
@@ -82,23 +76,18 @@ int program_check(int fd, const char *path, int depth)
 	struct phdr ph[MAX_PHDR];
 	(void)path;
 	long n = shim_pread(fd, head, 256, 0);
-	if (n < 0)
-		return n;
+	if (n < 0) return n;
 	if (parse_script(head, n, &interp, &arg)) {
-		if (depth > 4)
-			return -ELOOP;
+		if (depth > 4) return -ELOOP;
 	} else {
-		if (read_headers(fd, &eh, ph))
-			return -ENOEXEC;
+		if (read_headers(fd, &eh, ph)) return -ENOEXEC;
 		n = read_interp(fd, &eh, ph, head);
-		if (n <= 0)
-			return n;
+		if (n <= 0) return n;
 		interp = head;
 		depth = 4;
 	}
 	int f = shim_open_exec(interp);
-	if (f < 0)
-		return f;
+	if (f < 0) return f;
 	n = program_check(f, interp, depth + 1);
 	shim_close(f);
 	return n;
@@ -143,8 +132,7 @@ static void load_image(int fd, const char *path, struct image *im)
 	im->has_interp = read_interp(fd, &eh, ph, im->interp);
 	for (int i = 0; i < eh.phnum; i++) {
 		struct phdr *p = &ph[i];
-		if (p->type != PT_LOAD)
-			continue;
+		if (p->type != PT_LOAD) continue;
 		u64 prot = (p->flags & 4 ? PROT_READ : 0) | (p->flags & 2 ? PROT_WRITE : 0) | (p->flags & 1 ? PROT_EXEC : 0);
 		u64 in = p->vaddr & (PAGE - 1), a = bias + p->vaddr - in, file_end = bias + p->vaddr + p->filesz;
 		u64 mem_end = ALIGN_UP(bias + p->vaddr + p->memsz, PAGE), zero = a;
@@ -186,8 +174,7 @@ void program_load(int fd, const char *path, u64 *sp)
 		long n = shim_pread(fd, heads[depth], 256, 0);
 		if (n < 0)
 			die("cannot read", file);
-		if (!parse_script(heads[depth], n, &interp, &arg))
-			break;
+		if (!parse_script(heads[depth], n, &interp, &arg)) break;
 		if (depth == 4)
 			die("scripts are nested too deeply", path);
 		/* prefix is kept in reverse: the last interpreter comes first in argv */

@@ -31,8 +31,7 @@ struct thread *thread_new(void)
 		}
 	u64 size = PAGE + STACK_SIZE + ALIGN_UP(sizeof(struct slot), PAGE);
 	long a = H(NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (IS_ERR(a))
-		return 0;
+	if (IS_ERR(a)) return 0;
 	H(NR_mprotect, a, PAGE, 0);
 	struct slot *s = (void *)(a + PAGE + STACK_SIZE);
 	s->low = a;
@@ -57,15 +56,11 @@ void threads_forked(struct thread *t)
 int trusted_range(u64 addr, u64 len)
 {
 	u64 hi = addr + len;
-	if (hi < addr)
-		return 1;
-	if (addr < ALIGN_UP((u64)end, PAGE) && hi > SHIM_BASE)
-		return 1;
-	if (addr < SHARED_BASE + CFG->shared_size && hi > SHARED_BASE)
-		return 1;
+	if (hi < addr) return 1;
+	if (addr < ALIGN_UP((u64)end, PAGE) && hi > SHIM_BASE) return 1;
+	if (addr < SHARED_BASE + CFG->shared_size && hi > SHARED_BASE) return 1;
 	for (struct slot *s = slots; s; s = s->next)
-		if (addr < (u64)s + sizeof *s && hi > s->low)
-			return 1;
+		if (addr < (u64)s + sizeof *s && hi > s->low) return 1;
 	u64 tab = (u64)main_thread.fdtab;
 	return addr < tab + FDTAB_SIZE && hi > tab;
 }
@@ -74,8 +69,7 @@ int trusted_range(u64 addr, u64 len)
    SIGSYS. It is not inherited by new threads and processes. */
 void arm(void)
 {
-	if (CFG->flags & CFG_NO_SUD)
-		return;
+	if (CFG->flags & CFG_NO_SUD) return;
 	long r = H(NR_prctl, 59, 1, __executable_start, etext - __executable_start, 0);
 	if (r)
 		die("this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)", 0);

@@ -5,11 +5,16 @@
  */
 #include "path.h"
 
+u32 forked_pid;
+
 /* The lock of the volume. A holder that was killed leaves the volume refused, since
    what it was in the middle of is not known. */
 void vol_enter(void)
 {
-	u32 me = H(NR_getpid, 0), c;
+	static u32 me; /* of this process: a child of fork finds out again */
+	u32 c;
+	if (!me || forked_pid)
+		me = H(NR_getpid, 0), forked_pid = 0;
 	struct lock *l = &V->lock;
 	while ((c = __sync_val_compare_and_swap(&l->v, 0, 1))) {
 		u64 second[2] = { 1, 0 };
@@ -22,8 +27,7 @@ void vol_enter(void)
 				return;
 			}
 		}
-		if (!(c = __sync_val_compare_and_swap(&l->v, 0, 2)))
-			break;
+		if (!(c = __sync_val_compare_and_swap(&l->v, 0, 2))) break;
 	}
 	V->owner = me;
 }
@@ -54,10 +58,8 @@ int region_of(const char *path, u64 len)
 int may(struct inode *ip, int mask)
 {
 	u32 groups[64], uid = H(NR_geteuid, 0), mode = ip->r.mode;
-	if (!uid)
-		return !(mask & 1) || ip->r.type == T_DIR || mode & 0111;
-	if (ip->r.uid == uid)
-		return (mode >> 6 & mask) == (u32)mask;
+	if (!uid) return !(mask & 1) || ip->r.type == T_DIR || mode & 0111;
+	if (ip->r.uid == uid) return (mode >> 6 & mask) == (u32)mask;
 	int in = ip->r.gid == (u32)H(NR_getegid, 0);
 	long n = in ? 0 : H(115, 64, groups); /* getgroups */
 	for (long i = 0; i < n && !in; i++)
@@ -72,11 +74,9 @@ long get_path(const char *upath, char *out)
 	while (n < 4096) {
 		u64 k = MIN(4096 - n, 4096 - ((u64)(upath + n) & 4095));
 		k = MIN(k, 64);
-		if (ucopy(out + n, upath + n, k))
-			return -EFAULT;
+		if (ucopy(out + n, upath + n, k)) return -EFAULT;
 		for (u64 i = 0; i < k; i++)
-			if (!out[n + i])
-				return n + i;
+			if (!out[n + i]) return n + i;
 		n += k;
 	}
 	return -ENAMETOOLONG;
@@ -87,14 +87,12 @@ static const char *mount(void) { return CFG->mount; } /* "" for "/" */
 /* One component on the host's side, without looking: path is absolute, "" is "/". */
 static long host_step(char *path, u64 *len, const char *c, u64 n)
 {
-	if (n == 1 && c[0] == '.')
-		return 0;
+	if (n == 1 && c[0] == '.') return 0;
 	if (n == 2 && c[0] == '.' && c[1] == '.') {
 		while (*len && path[--*len] != '/')
 			;
 	} else {
-		if (*len + n + 2 > 4096)
-			return -ENAMETOOLONG;
+		if (*len + n + 2 > 4096) return -ENAMETOOLONG;
 		path[(*len)++] = '/';
 		memcpy(path + *len, c, n);
 		*len += n;
@@ -124,8 +122,7 @@ static long begin(struct thread *t, int dirfd, struct walk *w, struct loc *l, in
 	long n;
 	l->path[0] = w->len = 0;
 	w->inside = 0;
-	if (!relative)
-		return 0;
+	if (!relative) return 0;
 	if (dirfd == AT_FDCWD) {
 		if (t->proc->cwd) {
 			w->inside = 1;
@@ -142,12 +139,10 @@ static long begin(struct thread *t, int dirfd, struct walk *w, struct loc *l, in
 			char name[256];
 			u32 ino = o->ino, at = 4095;
 			struct inode *ip = inode_get(ino, &err);
-			if (!ip)
-				return err;
+			if (!ip) return err;
 			int dir = ip->r.type == T_DIR;
 			inode_put(ip);
-			if (!dir)
-				return -ENOTDIR;
+			if (!dir) return -ENOTDIR;
 			w->inside = 1;
 			w->dir = ino;
 			static char p[4096]; /* under the volume's lock */
@@ -155,17 +150,14 @@ static long begin(struct thread *t, int dirfd, struct walk *w, struct loc *l, in
 			while (ino != INO_ROOT) {
 				u32 parent, len = 0, after = 0;
 				u8 type;
-				if (!(ip = inode_get(ino, &err)))
-					return err;
+				if (!(ip = inode_get(ino, &err))) return err;
 				parent = ip->r.parent;
 				inode_put(ip);
-				if (!(ip = inode_get(parent, &err)))
-					return err;
+				if (!(ip = inode_get(parent, &err))) return err;
 				while ((n = dir_next(ip, (u8 *)name, after, (u8 *)name, &len, &type)) > 0 && n != ino)
 					after = len;
 				inode_put(ip);
-				if (n <= 0 || len + 1 > at)
-					return n < 0 ? n : -ENOENT;
+				if (n <= 0 || len + 1 > at) return n < 0 ? n : -ENOENT;
 				memcpy(p + (at -= len), name, len);
 				p[--at] = '/';
 				ino = parent;
@@ -179,8 +171,7 @@ static long begin(struct thread *t, int dirfd, struct walk *w, struct loc *l, in
 		if (n >= 0 && (n > 4095 || l->path[0] != '/'))
 			n = -ENOTDIR;
 	}
-	if (n < 0)
-		return n;
+	if (n < 0) return n;
 	l->path[n] = 0;
 	w->len = n == 1 ? 0 : n;
 	l->path[w->len] = 0;
@@ -193,8 +184,7 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 	long r = begin(t, dirfd, &w, l, path[0] != '/');
 	u64 mlen = strlen(mount());
 	int links = 0;
-	if (r)
-		return r;
+	if (r) return r;
 	put_str(w.todo, path);
 	char *p = w.todo;
 	l->dir = l->ino = l->len = l->slash = 0;
@@ -211,22 +201,19 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 		}
 		while (*p == '/')
 			p++, l->slash = 1;
-		if (!*p)
-			break;
+		if (!*p) break;
 		char *c = p;
 		while (*p && *p != '/')
 			p++;
 		u64 n = p - c;
 		l->slash = 0;
 		if (!w.inside) {
-			if ((r = host_step(l->path, &w.len, c, n)))
-				return r;
+			if ((r = host_step(l->path, &w.len, c, n))) return r;
 			continue;
 		}
 		long err = 0;
 		struct inode *dir = inode_get(w.dir, &err), *ip;
-		if (!dir)
-			return err;
+		if (!dir) return err;
 		if (dir->r.type != T_DIR || !may(dir, 1)) {
 			r = dir->r.type != T_DIR ? -ENOTDIR : -EACCES;
 			inode_put(dir);
@@ -261,19 +248,16 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 		}
 		r = dir_find(dir, c, n, &l->type);
 		inode_put(dir);
-		if (r < 0)
-			return r;
+		if (r < 0) return r;
 		l->path[w.len] = '/';
 		memcpy(l->path + w.len + 1, c, n);
 		l->path[w.len + 1 + n] = 0;
 		int cls = region_of(l->path, w.len + 1 + n);
-		if (cls == R_DENIED)
-			return -EACCES;
+		if (cls == R_DENIED) return -EACCES;
 		if (cls == R_PASS || cls == R_EPHEMERAL) {
 			char rest[4096];
 			put_str(rest, l->path);
-			if (mlen + strlen(rest) + 1 > 4096)
-				return -ENAMETOOLONG;
+			if (mlen + strlen(rest) + 1 > 4096) return -ENAMETOOLONG;
 			put_str(put_str(l->path, mount()), rest);
 			w.len = strlen(l->path);
 			w.inside = 0;
@@ -284,8 +268,7 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 		while (*rest == '/')
 			rest++;
 		if (!r) {
-			if (*rest)
-				return -ENOENT;
+			if (*rest) return -ENOENT;
 			l->slash = *p == '/';
 			l->dir = w.dir;
 			l->ino = 0;
@@ -295,8 +278,7 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 			return VOLUME;
 		}
 		ip = inode_get(r, &err);
-		if (!ip)
-			return err;
+		if (!ip) return err;
 		if (ip->r.type != l->type || !ip->r.nlink || (ip->r.type == T_DIR && ip->r.parent != w.dir)) {
 			vol_complain("entry for inode", r);
 			inode_put(ip);
@@ -306,13 +288,10 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 			char target[4096];
 			long k = file_read(ip, 0, target, 4095);
 			inode_put(ip);
-			if (k <= 0)
-				return k ? k : -EIO;
+			if (k <= 0) return k ? k : -EIO;
 			u64 more = strlen(p);
-			if (++links > 40)
-				return -ELOOP;
-			if (k + more + 1 > 4096)
-				return -ENAMETOOLONG;
+			if (++links > 40) return -ELOOP;
+			if (k + more + 1 > 4096) return -ENAMETOOLONG;
 			memcpy(target + k, p, more + 1);
 			memcpy(w.todo, target, k + more + 1);
 			p = w.todo;
@@ -354,8 +333,7 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 		l->dir = 0;
 	}
 	struct inode *ip = inode_get(l->ino, &r);
-	if (!ip)
-		return r;
+	if (!ip) return r;
 	l->type = ip->r.type;
 	inode_put(ip);
 	return VOLUME;
@@ -369,13 +347,11 @@ long locate(struct thread *t, int dirfd, const char *upath, int how, struct loc 
 {
 	char path[4096];
 	long n = get_path(upath, path);
-	if (n < 0)
-		return n;
+	if (n < 0) return n;
 	if (n == 0) {
 		return -ENOENT;
 	}
-	if (V->broken)
-		return -EIO;
+	if (V->broken) return -EIO;
 	/* The common case at no cost: absolute, without "..", and not below the mount point. */
 	u64 mlen = strlen(mount());
 	if (path[0] == '/' && mlen && memcmp(path, mount(), mlen)) {

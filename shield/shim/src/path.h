@@ -22,6 +22,7 @@ int region_of(const char *path, u64 len);
 int may(struct inode *ip, int mask);
 long get_path(const char *upath, char *out);
 void vol_enter(void);
+extern u32 forked_pid;   /* set in a new process */
 void vol_leave(void);
 struct ofd *ofd_of(struct thread *t, u64 fd);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* New threads, new processes, new programs. */
-#include "shim.h"
+#include "path.h"
 
 struct clone_args {
 	u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup, rest[5];
@@ -24,20 +24,16 @@ long sys_clone(struct thread *t, u64 nr)
 		break;
 	case NR_clone3:
 		size = t->f.rsi;
-		if (size < 64 || size > sizeof c)
-			return size < 64 ? -EINVAL : -E2BIG;
-		if (ucopy(&c, (void *)t->f.rdi, size))
-			return -EFAULT;
+		if (size < 64 || size > sizeof c) return size < 64 ? -EINVAL : -E2BIG;
+		if (ucopy(&c, (void *)t->f.rdi, size)) return -EFAULT;
 		c.stack += c.stack_size;
 		break;
 	}
-	if (t->pend)
-		return t->act = ACT_AGAIN;
+	if (t->pend) return t->act = ACT_AGAIN;
 	struct thread *n = 0;
 	int forked = 0;
 	u64 old, flags = c.flags;
-	if (flags & CLONE_VM && !(n = thread_new()))
-		return -EAGAIN;
+	if (flags & CLONE_VM && !(n = thread_new())) return -EAGAIN;
 	H(NR_rt_sigprocmask, 2, &all, &old, 8);
 	if (n) {
 		n->f = t->f;
@@ -84,6 +80,7 @@ long sys_clone(struct thread *t, u64 nr)
 		files_unfork(t);
 	if (!n && r == 0) {
 		threads_forked(t);
+		forked_pid = 1;
 		if (nr == NR_clone3 && flags & CLONE_CLEAR_SIGHAND) {
 			for (int i = 1; i < 65; i++)
 				t->proc->acts[i].handler &= t->proc->acts[i].handler == 1;
@@ -104,10 +101,8 @@ static u64 count(char **v)
 {
 	u64 n = 0;
 	for (char *p = (void *)1; v; n++) {
-		if (ucopy(&p, v + n, 8))
-			return -1;
-		if (!p)
-			break;
+		if (ucopy(&p, v + n, 8)) return -1;
+		if (!p) break;
 	}
 	return n;
 }
@@ -121,10 +116,8 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 	char own[8192], path[4096], link[40];
 	u64 n = 0;
 	do {
-		if (n == sizeof path)
-			return -ENAMETOOLONG;
-		if (ucopy(path + n, upath + n, 1))
-			return -EFAULT;
+		if (n == sizeof path) return -ENAMETOOLONG;
+		if (ucopy(path + n, upath + n, 1)) return -EFAULT;
 	} while (path[n++]);
 	int fd;
 	if (is_exe_link(path))
@@ -141,8 +134,7 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 		if (fd >= 0 && H(NR_readlink, link, path, sizeof path - 1) < 0)
 			path[0] = 0;
 	}
-	if (fd < 0)
-		return fd;
+	if (fd < 0) return fd;
 	long r = program_check(fd, path, 0);
 	u64 envs = count(envp);
 	if (!r && (envs == -1ul || count(argv) == -1ul))

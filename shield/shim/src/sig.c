@@ -26,8 +26,7 @@ static void frame_regs(struct thread *t, struct ucontext *uc)
 static int as_program(struct thread *t, struct ucontext *uc)
 {
 	u64 rip = uc->rip;
-	if (!IN(__executable_start, etext) || IN(restorer, restorer_end))
-		return 1;
+	if (!IN(__executable_start, etext) || IN(restorer, restorer_end)) return 1;
 	if (rip == (u64)hook_entry) {
 		uc->rip = uc->rcx - 2;
 	} else if (IN(hook_stored, crit)) {
@@ -95,8 +94,7 @@ u64 sig_dispatch(int sig, struct siginfo *si, struct ucontext *uc, u64 *mask)
 		return act.handler;
 	}
 	int fault = si->code > 0 && FAULTS & SIGBIT(sig);
-	if (act.handler == 1 && !fault)
-		return 0;
+	if (act.handler == 1 && !fault) return 0;
 	struct ksigaction dfl = { 0, SA_RESTORER, (u64)restorer, 0 };
 	H(NR_rt_sigaction, sig, &dfl, 0, 8);
 	if (!fault) /* a fault comes again by itself */
@@ -162,10 +160,8 @@ void sig_init(struct thread *t)
 long sys_rt_sigaction(struct thread *t, u64 sig, const struct ksigaction *np, struct ksigaction *op, u64 size)
 {
 	struct ksigaction n, k, old = { 0 };
-	if (size != 8 || sig < 1 || sig > 64)
-		return -EINVAL;
-	if (np && ucopy(&n, np, sizeof n))
-		return -EFAULT;
+	if (size != 8 || sig < 1 || sig > 64) return -EINVAL;
+	if (np && ucopy(&n, np, sizeof n)) return -EFAULT;
 	struct ksigaction *a = &t->proc->acts[sig];
 	struct ksigaction prev = *a;
 	int ours = sig == SIGSYS || sig == SIGSEGV || sig == SIGBUS;
@@ -187,12 +183,10 @@ long sys_rt_sigaction(struct thread *t, u64 sig, const struct ksigaction *np, st
 		if (sig != SIGSYS)
 			r = H(NR_rt_sigaction, sig, &k, &old, 8);
 	}
-	if (IS_ERR(r))
-		return r;
+	if (IS_ERR(r)) return r;
 	if (!ours && old.handler <= 1) /* what the kernel says: SIG_IGN may be inherited */
 		prev = old;
-	if (op && ucopy(op, &prev, sizeof prev))
-		return -EFAULT;
+	if (op && ucopy(op, &prev, sizeof prev)) return -EFAULT;
 	return 0;
 }
 
@@ -201,8 +195,7 @@ long sys_rt_sigaction(struct thread *t, u64 sig, const struct ksigaction *np, st
 long pass_with_mask(struct thread *t, u64 *maskarg, u64 size)
 {
 	if (*maskarg && size == 8) {
-		if (ucopy(&t->buf[0], (void *)*maskarg, 8))
-			return t->act = ACT_RETURN, -EFAULT;
+		if (ucopy(&t->buf[0], (void *)*maskarg, 8)) return t->act = ACT_RETURN, -EFAULT;
 		t->buf[0] &= ~SIGBIT(SIGSYS);
 		*maskarg = (u64)&t->buf[0];
 	}

@@ -6,8 +6,7 @@ void *memmove(void *d, const void *s, size_t n)
 {
 	u8 *a = d;
 	const u8 *b = s;
-	if (a <= b || a >= b + n)
-		return memcpy(d, s, n);
+	if (a <= b || a >= b + n) return memcpy(d, s, n);
 	while (n--)
 		a[n] = b[n];
 	return d;
@@ -17,8 +16,7 @@ int memcmp(const void *a, const void *b, size_t n)
 {
 	const u8 *x = a, *y = b;
 	for (size_t i = 0; i < n; i++)
-		if (x[i] != y[i])
-			return x[i] - y[i];
+		if (x[i] != y[i]) return x[i] - y[i];
 	return 0;
 }
 
@@ -40,8 +38,7 @@ int streq(const char *a, const char *b)
 int has_prefix(const char *s, const char *prefix)
 {
 	while (*prefix)
-		if (*s++ != *prefix++)
-			return 0;
+		if (*s++ != *prefix++) return 0;
 	return 1;
 }
 

@@ -33,8 +33,7 @@ long pass(struct thread *t)
 
 long shim_pread(int fd, void *buf, u64 len, u64 off)
 {
-	if (sealed_fd(fd))
-		return sealed_pread(fd, buf, len, off);
+	if (sealed_fd(fd)) return sealed_pread(fd, buf, len, off);
 	long r = H(NR_pread64, fd, buf, len, off);
 	return !IS_ERR(r) && (u64)r > len ? -EIO : r;
 }
@@ -65,14 +64,11 @@ int shim_open_exec(const char *path)
 {
 	u64 st[18];
 	long r = 0;
-	if (CFG->flags & CFG_FILES && sealed_open_exec(self(), path, &r))
-		return r;
+	if (CFG->flags & CFG_FILES && sealed_open_exec(self(), path, &r)) return r;
 	r = H(NR_faccessat2, AT_FDCWD, path, 1, 0x200); /* X_OK, AT_EACCESS */
-	if (r)
-		return r;
+	if (r) return r;
 	int fd = H(NR_open, path, O_CLOEXEC, 0);
-	if (fd < 0)
-		return fd;
+	if (fd < 0) return fd;
 	r = H(NR_fstat, fd, st);
 	if (!r && (st[3] & S_IFMT) != S_IFREG)
 		r = -EACCES;
@@ -85,14 +81,12 @@ int shim_open_exec(const char *path)
 
 long shim_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd, u64 off)
 {
-	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && trusted_range(addr, len))
-		return -EPERM;
+	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && trusted_range(addr, len)) return -EPERM;
 	if (flags & MAP_FIXED)
 		maps_gone(addr, len);
 	int sealed = !(flags & MAP_ANONYMOUS) && sealed_fd(fd);
 	long r = sealed ? file_mmap(t, addr, len, prot, flags, fd, off) : H(NR_mmap, addr, len, prot, flags, fd, off);
-	if (IS_ERR(r))
-		return r;
+	if (IS_ERR(r)) return r;
 	if (r & (PAGE - 1) || trusted_range(r, len))
 		die("the host mapped memory over the shim", 0);
 	if (prot & PROT_EXEC && !(flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(prot & PROT_WRITE))
@@ -106,24 +100,19 @@ int is_exe_link(const char *upath)
 	char p[40] = { 0 }, own[40];
 	u64 i = 0;
 	do
-		if (ucopy(p + i, upath + i, 1))
-			return 0;
+		if (ucopy(p + i, upath + i, 1)) return 0;
 	while (p[i] && ++i < sizeof p - 1);
-	if (streq(p, "/proc/self/exe") || streq(p, "/proc/thread-self/exe"))
-		return 1;
-	if (!has_prefix(p, "/proc/"))
-		return 0;
+	if (streq(p, "/proc/self/exe") || streq(p, "/proc/thread-self/exe")) return 1;
+	if (!has_prefix(p, "/proc/")) return 0;
 	put_str(put_num(put_str(own, "/proc/"), H(NR_getpid, 0)), "/exe");
 	return streq(p, own);
 }
 
 static long sys_readlink(struct thread *t, const char *upath, char *buf, u64 size)
 {
-	if (!is_exe_link(upath))
-		return pass(t);
+	if (!is_exe_link(upath)) return pass(t);
 	u64 n = MIN(strlen(exe_path), size);
-	if (!size)
-		return -EINVAL;
+	if (!size) return -EINVAL;
 	return ucopy(buf, exe_path, n) ? -EFAULT : (long)n;
 }
 
@@ -132,11 +121,9 @@ static long sys_clock(struct thread *t, u64 id, u64 *ts, int usec)
 {
 	u64 now[2];
 	long r = H(NR_clock_gettime, id, now);
-	if (IS_ERR(r))
-		return r;
+	if (IS_ERR(r)) return r;
 	(void)t;
-	if (now[1] >= 1000000000)
-		return -EIO;
+	if (now[1] >= 1000000000) return -EIO;
 	if (id == 1 || id == 4 || id == 6 || id == 7) {
 		u64 ns = now[0] * 1000000000 + now[1], last = CFG->clock[id];
 		while (ns > last && !__sync_bool_compare_and_swap(&CFG->clock[id], last, ns))
@@ -153,11 +140,9 @@ static long sys_close_range(struct thread *t, u64 first, u64 last, u64 flags)
 {
 	u32 lo = fd_base, hi = fd_base + FD_KEPT - 1;
 	(void)t;
-	if ((u32)first > (u32)last)
-		return -EINVAL;
+	if ((u32)first > (u32)last) return -EINVAL;
 	first = (u32)first, last = (u32)last;
-	if (first > hi || last < lo)
-		return H(NR_close_range, first, last, flags);
+	if (first > hi || last < lo) return H(NR_close_range, first, last, flags);
 	long r = 0;
 	if (first < lo)
 		r = H(NR_close_range, first, lo - 1, flags);
@@ -171,8 +156,7 @@ long shim_syscall(struct thread *t)
 	u64 nr = t->f.rax, a = t->f.rdi, b = t->f.rsi, c = t->f.rdx, d = t->f.r10, e = t->f.r8, f = t->f.r9;
 	long r;
 	t->act = ACT_RETURN;
-	if (CFG->flags & CFG_FILES && file_syscall(t, nr, &r))
-		return r;
+	if (CFG->flags & CFG_FILES && file_syscall(t, nr, &r)) return r;
 	switch (nr) {
 	case NR_rt_sigaction: return sys_rt_sigaction(t, a, (void *)b, (void *)c, d);
 	case NR_rt_sigprocmask:
@@ -185,8 +169,7 @@ long shim_syscall(struct thread *t)
 	case NR_pselect6:
 		pass(t);
 		if (f) {
-			if (ucopy(&t->buf[1], (void *)f, 16))
-				return t->act = ACT_RETURN, -EFAULT;
+			if (ucopy(&t->buf[1], (void *)f, 16)) return t->act = ACT_RETURN, -EFAULT;
 			t->k[6] = (u64)&t->buf[1];
 			return pass_with_mask(t, &t->buf[1], t->buf[2]);
 		}
@@ -208,15 +191,13 @@ long shim_syscall(struct thread *t)
 		return 0;
 	case NR_mmap: return shim_mmap(t, a, b, c, d, e, f);
 	case NR_munmap:
-		if (trusted_range(a, b))
-			return -EINVAL;
+		if (trusted_range(a, b)) return -EINVAL;
 		maps_gone(a, b);
 		return H(nr, a, b);
 	case NR_mprotect: return trusted_range(a, b) ? -EACCES : H(nr, a, b, c);
 	case NR_madvise: return trusted_range(a, b) ? -EINVAL : H(nr, a, b, c);
 	case NR_mremap:
-		if (trusted_range(a, b) || (d & 2 && trusted_range(e, c)))
-			return -EINVAL;
+		if (trusted_range(a, b) || (d & 2 && trusted_range(e, c))) return -EINVAL;
 		r = H(nr, a, b, c, d, e);
 		if (!IS_ERR(r) && trusted_range(r, c))
 			die("the host mapped memory over the shim", 0);
@@ -252,8 +233,7 @@ long shim_syscall(struct thread *t)
 	case NR_readlinkat: return sys_readlink(t, (void *)b, (void *)c, d);
 	case NR_clock_gettime: return sys_clock(t, a, (void *)b, 0);
 	case NR_gettimeofday:
-		if (b && (r = H(nr, 0, b)))
-			return r;
+		if (b && (r = H(nr, 0, b))) return r;
 		return a ? sys_clock(t, 0, (void *)a, 1) : 0;
 	case NR_io_uring_setup: case NR_io_uring_enter: case NR_io_uring_register: /* programs fall back */
 		return -ENOSYS;

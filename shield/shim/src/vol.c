@@ -37,8 +37,7 @@ static const u8 ones[16] = { 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2
 void vol_complain(const char *what, u64 n)
 {
 	char b[200];
-	if (V->complained++)
-		return;
+	if (V->complained++) return;
 	put_num(put_str(put_str(b, what), " "), n);
 	say("error", "the volume is damaged or was changed by the host", b);
 }
@@ -72,10 +71,8 @@ static long host_pread(u64 block, void *buf)
 	u64 got = 0;
 	while (got < 4096) {
 		long r = H(NR_pread64, fd_base + FD_VOLUME, (u8 *)buf + got, 4096 - got, block * 4096 + got);
-		if (r == -EINTR)
-			continue;
-		if (r <= 0 || (u64)r > 4096 - got)
-			return IS_ERR(r) ? r : -EIO;
+		if (r == -EINTR) continue;
+		if (r <= 0 || (u64)r > 4096 - got) return IS_ERR(r) ? r : -EIO;
 		got += r;
 	}
 	return 0;
@@ -86,10 +83,8 @@ static long host_pwrite(u64 block, const void *buf, u64 n)
 	u64 put = 0;
 	while (put < n) {
 		long r = H(NR_pwrite64, fd_base + FD_VOLUME, (u8 *)buf + put, n - put, block * 4096 + put);
-		if (r == -EINTR)
-			continue;
-		if (r <= 0 || (u64)r > n - put)
-			return IS_ERR(r) ? r : -EIO;
+		if (r == -EINTR) continue;
+		if (r <= 0 || (u64)r > n - put) return IS_ERR(r) ? r : -EIO;
 		put += r;
 	}
 	return 0;
@@ -116,8 +111,7 @@ static long write_block(u32 block, const u8 *p)
 {
 	if (V->wcount && (block != V->wstart + V->wcount || V->wcount == 64)) {
 		long r = flush_writes();
-		if (r)
-			return r;
+		if (r) return r;
 	}
 	if (!V->wcount)
 		V->wstart = block;
@@ -174,8 +168,7 @@ static u64 find_clear(u64 *m, u64 from, u64 end)
 {
 	for (u64 i = from; i < end; i = (i / 64 + 1) * 64) {
 		u64 w = ~m[i / 64] >> i % 64;
-		if (w)
-			return MIN(i + __builtin_ctzl(w), end);
+		if (w) return MIN(i + __builtin_ctzl(w), end);
 	}
 	return end;
 }
@@ -189,8 +182,7 @@ static long block_alloc(u32 *out)
 	else if (b == V->blocks)
 		V->cursor = 3;
 	if (b >= V->blocks || bit(used, b)) {
-		if (V->blocks >= MAX_BLOCKS)
-			return -ENOSPC;
+		if (V->blocks >= MAX_BLOCKS) return -ENOSPC;
 		b = V->blocks++;
 	}
 	set(used, b);
@@ -202,8 +194,7 @@ static long block_alloc(u32 *out)
 
 static void block_free(u32 b)
 {
-	if (!b)
-		return;
+	if (!b) return;
 	V->changed = 1;
 	if (bit(BITMAP(B_FRESH), b)) {
 		clear(BITMAP(B_FRESH), b);
@@ -226,8 +217,7 @@ static struct entry *entry_find(u32 ino, int level, u64 index)
 {
 	for (u32 i = EHASH[ehash(ino, level, index)]; i; i = ENTRIES[i].next) {
 		struct entry *e = &ENTRIES[i];
-		if (e->ino == ino && e->index == index && e->level == level)
-			return e;
+		if (e->ino == ino && e->index == index && e->level == level) return e;
 	}
 	return 0;
 }
@@ -239,8 +229,7 @@ struct entry *block_cached(struct inode *ip, int level, u64 index)
 
 static void entry_clean(struct inode *ip, struct entry *e)
 {
-	if (!e->dirty)
-		return;
+	if (!e->dirty) return;
 	if (e->prev_dirty)
 		ENTRIES[e->prev_dirty].next_dirty = e->next_dirty;
 	else
@@ -270,8 +259,7 @@ static struct entry *entry_new(u32 ino, int level, u64 index)
 		if (V->hand >= V->nentries)
 			V->hand = 1;
 		struct entry *e = &ENTRIES[i];
-		if (e->dirty || e->pins || e->maps)
-			continue;
+		if (e->dirty || e->pins || e->maps) continue;
 		if (e->ino != NONE && e->warm) {
 			e->warm = 0;
 			continue;
@@ -300,11 +288,9 @@ static struct box box_of(struct inode *ip, int level, u64 index)
 static struct cell *cell_of(struct inode *ip, int level, u64 index, struct entry **parent, long *err)
 {
 	*parent = 0;
-	if (level == ip->r.depth)
-		return &ip->r.cell;
+	if (level == ip->r.depth) return &ip->r.cell;
 	struct entry *p = block_get(ip, level + 1, index >> 7, 0, err);
-	if (!p)
-		return 0;
+	if (!p) return 0;
 	*parent = p;
 	return (struct cell *)PAGE_OF(p) + (index & 127);
 }
@@ -325,8 +311,7 @@ struct entry *block_get(struct inode *ip, int level, u64 index, int fresh, long 
 		return 0;
 	}
 	struct cell *cp = cell_of(ip, level, index, &parent, err);
-	if (!cp)
-		return 0;
+	if (!cp) return 0;
 	struct cell c = *cp;
 	if (c.block ? c.block < 3 || c.block >= V->blocks : !zero(&c, sizeof c)) {
 		*err = corrupt("cell in inode", ip->ino);
@@ -370,8 +355,7 @@ long block_dirty(struct inode *ip, struct entry *e)
 {
 	e->warm = 1;
 	V->changed = 1;
-	if (e->dirty)
-		return 0;
+	if (e->dirty) return 0;
 	e->dirty = 1;
 	e->prev_dirty = 0;
 	e->next_dirty = ip->head[e->level];
@@ -393,23 +377,19 @@ static long block_flush(struct inode *ip, struct entry *e)
 	struct entry *parent;
 	long r = 0;
 	struct cell *c = cell_of(ip, e->level, e->index, &parent, &r), n = none;
-	if (!c)
-		return r;
+	if (!c) return r;
 	u32 old = c->block;
 	if (old && bit(BITMAP(B_FRESH), old))
 		n.block = old;
-	else if ((r = block_alloc(&n.block)))
-		return r;
+	else if ((r = block_alloc(&n.block))) return r;
 	struct box b = box_of(ip, e->level, e->index);
 	random_bytes(b.salt, 12);
 	b.in = PAGE_OF(e);
 	b.out = V->rbuf;
 	seal_box(&b);
-	if (n.block - V->wstart < V->wcount && (r = flush_writes()))
-		goto fail; /* an older form of it may still wait */
+	if (n.block - V->wstart < V->wcount && (r = flush_writes())) goto fail; /* an older form of it may still wait */
 	r = write_block(n.block, V->rbuf);
-	if (r)
-		goto fail;
+	if (r) goto fail;
 	memcpy(n.salt, b.salt, 12);
 	memcpy(n.tag, b.tag, 16);
 	if (old && old != n.block)
@@ -429,8 +409,7 @@ static long flush_tree(struct inode *ip)
 	for (int l = 0; l < LEVELS; l++)
 		while (ip->head[l]) {
 			long r = block_flush(ip, &ENTRIES[ip->head[l]]);
-			if (r)
-				return r;
+			if (r) return r;
 		}
 	return 0;
 }
@@ -438,12 +417,10 @@ static long flush_tree(struct inode *ip)
 /* vol_balance writes blocks out early when too much of the cache is dirty. */
 long vol_balance(void)
 {
-	if (V->ndirty < V->nentries / 2)
-		return 0;
+	if (V->ndirty < V->nentries / 2) return 0;
 	for (u32 i = V->dirty_inodes; i != NONE; i = INODES[i].next_dirty) {
 		long r = flush_tree(&INODES[i]);
-		if (r)
-			return r;
+		if (r) return r;
 	}
 	return flush_writes();
 }
@@ -458,12 +435,10 @@ static int depth_fits(int depth, u64 size)
 static long deepen(struct inode *ip, u64 size)
 {
 	while (!depth_fits(ip->r.depth, size)) {
-		if (ip->r.depth == 5)
-			return -EFBIG;
+		if (ip->r.depth == 5) return -EFBIG;
 		struct cell old = ip->r.cell;
 		struct entry *e = entry_new(ip->ino, ip->r.depth + 1, 0);
-		if (!e)
-			return -ENOMEM;
+		if (!e) return -ENOMEM;
 		memset(PAGE_OF(e), 0, 4096);
 		*(struct cell *)PAGE_OF(e) = old;
 		memset(&ip->r.cell, 0, sizeof old);
@@ -477,24 +452,19 @@ static long deepen(struct inode *ip, u64 size)
 static long prune(struct inode *ip, int level, u64 index, struct cell *c, u64 from)
 {
 	u64 first = index << 7 * level, span = 1ul << 7 * level;
-	if (first + span <= from)
-		return 0;
+	if (first + span <= from) return 0;
 	struct entry *e = entry_find(ip->ino, level, index);
 	if (level > 0 && (e || c->block)) {
 		long r = 0;
-		if (!e && !(e = block_get(ip, level, index, 0, &r)))
-			return r;
+		if (!e && !(e = block_get(ip, level, index, 0, &r))) return r;
 		e->pins++;
 		for (u64 i = 0; i < NPER && !r; i++)
 			r = prune(ip, level - 1, index * NPER + i, (struct cell *)PAGE_OF(e) + i, from);
 		e->pins--;
-		if (r)
-			return r;
-		if (first < from)
-			return block_dirty(ip, e);
+		if (r) return r;
+		if (first < from) return block_dirty(ip, e);
 	}
-	if (first < from)
-		return 0;
+	if (first < from) return 0;
 	if (e && !e->maps) {
 		entry_clean(ip, e);
 		entry_drop(e);
@@ -510,19 +480,16 @@ static long prune(struct inode *ip, int level, u64 index, struct cell *c, u64 fr
 long file_truncate(struct inode *ip, u64 size)
 {
 	long r = 0;
-	if (size > MAX_SIZE)
-		return -EFBIG;
+	if (size > MAX_SIZE) return -EFBIG;
 	if (size < ip->r.size) {
 		struct entry *e;
 		u64 keep = (size + 4095) / 4096;
 		if (size % 4096) {
-			if (!(e = block_get(ip, 0, size / 4096, 0, &r)))
-				return r;
+			if (!(e = block_get(ip, 0, size / 4096, 0, &r))) return r;
 			memset(PAGE_OF(e) + size % 4096, 0, 4096 - size % 4096);
 			block_dirty(ip, e);
 		}
-		if ((r = prune(ip, ip->r.depth, 0, &ip->r.cell, keep)))
-			return r;
+		if ((r = prune(ip, ip->r.depth, 0, &ip->r.cell, keep))) return r;
 		/* what was dirty below a hole */
 		for (int l = 0; l < LEVELS; l++)
 			for (u32 i = ip->head[l], next; i; i = next) {
@@ -550,16 +517,13 @@ long file_read(struct inode *ip, u64 off, void *buf, u64 n)
 {
 	u64 done = 0;
 	long r = 0;
-	if (off >= ip->r.size)
-		return 0;
+	if (off >= ip->r.size) return 0;
 	n = MIN(n, ip->r.size - off);
 	while (done < n) {
 		struct entry *e = block_get(ip, 0, (off + done) / 4096, 0, &r);
-		if (!e)
-			return done ? (long)done : r;
+		if (!e) return done ? (long)done : r;
 		u64 in = (off + done) % 4096, k = MIN(4096 - in, n - done);
-		if (ucopy((u8 *)buf + done, PAGE_OF(e) + in, k))
-			return done ? (long)done : -EFAULT;
+		if (ucopy((u8 *)buf + done, PAGE_OF(e) + in, k)) return done ? (long)done : -EFAULT;
 		done += k;
 	}
 	return done;
@@ -569,22 +533,18 @@ long file_write(struct inode *ip, u64 off, const void *buf, u64 n)
 {
 	u64 done = 0;
 	long r = 0;
-	if (off > MAX_SIZE || n > MAX_SIZE - off)
-		return -EFBIG;
+	if (off > MAX_SIZE || n > MAX_SIZE - off) return -EFBIG;
 	while (done < n) {
 		u64 at = off + done, in = at % 4096, k = MIN(4096 - in, n - done);
-		if ((r = vol_balance()) || (r = deepen(ip, at + k)))
-			break;
+		if ((r = vol_balance()) || (r = deepen(ip, at + k))) break;
 		struct entry *e = block_get(ip, 0, at / 4096, in == 0 && (k == 4096 || at + k >= ip->r.size), &r);
-		if (!e)
-			break;
+		if (!e) break;
 		r = ucopy(PAGE_OF(e) + in, (const u8 *)buf + done, k) ? -EFAULT : 0;
 		u64 base = at & -4096ul, valid = ip->r.size > base ? MIN(ip->r.size - base, 4096) : 0;
 		if (r) /* what lies behind the end stays zero */
 			memset(PAGE_OF(e) + valid, 0, 4096 - valid);
 		block_dirty(ip, e);
-		if (r)
-			break;
+		if (r) break;
 		done += k;
 		if (at + k > ip->r.size)
 			ip->r.size = at + k;
@@ -601,8 +561,7 @@ static long check_rec(const struct rec *r, u32 ino)
 	int stored = r->type == T_REG ? r->cls == R_AUTH || r->cls == R_CRYPT : r->cls == R_CRYPT;
 	if (r->type > T_INTERNAL || (r->type && !stored) || r->zero || r->mode & ~07777u || !zero(r->pad, 16))
 		return corrupt("record of inode", ino);
-	if (r->type && !depth_fits(r->depth, r->size))
-		return corrupt("size of inode", ino);
+	if (r->type && !depth_fits(r->depth, r->size)) return corrupt("size of inode", ino);
 	if ((r->type == T_DIR && r->size % 4096) || (r->type == T_LINK && (r->size < 1 || r->size > 4095)) ||
 		(r->type >= T_FIFO && r->type <= T_BLK && (r->size || r->cell.block)))
 		return corrupt("record of inode", ino);
@@ -614,8 +573,7 @@ static u32 inodes(void) { return V->itab.r.size / 128; }
 static long record_read(u32 ino, struct rec *r)
 {
 	long n = file_read(&V->itab, ino * 128ul, r, 128);
-	if (n != 128)
-		return n < 0 ? n : corrupt("inode number", ino);
+	if (n != 128) return n < 0 ? n : corrupt("inode number", ino);
 	return check_rec(r, ino);
 }
 
@@ -633,8 +591,7 @@ static struct inode *inode_slot(u32 ino)
 	for (u32 tries = 0; tries < 2 * NINODE; tries++) {
 		u32 i = V->ihand++ % NINODE;
 		struct inode *ip = &INODES[i];
-		if (i == 0 || (ip->used && (ip->opens || ip->held || ip->dirty || ip->ndirty)))
-			continue;
+		if (i == 0 || (ip->used && (ip->opens || ip->held || ip->dirty || ip->ndirty))) continue;
 		if (ip->used)
 			inode_forget(ip);
 		memset(ip, 0, sizeof *ip);
@@ -660,8 +617,7 @@ struct inode *inode_get(u32 ino, long *err)
 		*err = corrupt("inode number", ino);
 		return 0;
 	}
-	if ((*err = record_read(ino, &r)))
-		return 0;
+	if ((*err = record_read(ino, &r))) return 0;
 	if (r.type == T_FREE) {
 		*err = corrupt("use of free inode", ino);
 		return 0;
@@ -680,8 +636,7 @@ struct inode *inode_get(u32 ino, long *err)
 /* inode_put lets go; an inode without names and users is released. */
 void inode_put(struct inode *ip)
 {
-	if (!ip)
-		return;
+	if (!ip) return;
 	ip->held--;
 	if (!ip->held && !ip->opens && !ip->r.nlink && ip->r.type && !V->readonly)
 		inode_free(ip); /* if this fails the next opening for writing does it */
@@ -690,8 +645,7 @@ void inode_put(struct inode *ip)
 void inode_dirty(struct inode *ip)
 {
 	V->changed = 1;
-	if (ip->dirty || ip == &V->itab)
-		return;
+	if (ip->dirty || ip == &V->itab) return;
 	u32 i = ip - INODES;
 	ip->dirty = 1;
 	ip->prev_dirty = NONE;
@@ -740,8 +694,7 @@ struct inode *inode_new(int type, int cls, u32 mode, u32 uid, u32 gid, long *err
 long inode_free(struct inode *ip)
 {
 	long r = drop_facts(ip);
-	if (r || (r = file_truncate(ip, 0)))
-		return r;
+	if (r || (r = file_truncate(ip, 0))) return r;
 	memset(&ip->r, 0, sizeof ip->r);
 	memset(&ip->key, 0, sizeof ip->key);
 	clear(BITMAP(B_INODES), ip->ino);
@@ -765,11 +718,9 @@ long inode_free(struct inode *ip)
 long drop_facts(struct inode *ip)
 {
 	long r = 0;
-	if (!ip->r.aux)
-		return 0;
+	if (!ip->r.aux) return 0;
 	struct inode *a = inode_get(ip->r.aux, &r);
-	if (!a)
-		return r;
+	if (!a) return r;
 	if (a->r.type != T_INTERNAL)
 		r = corrupt("facts of inode", ip->ino);
 	ip->r.aux = 0;
@@ -794,12 +745,10 @@ void vol_found_mapped(void)
 	for (u32 i = 1; i < V->nentries && V->nwmaps; i++) {
 		struct entry *e = &ENTRIES[i];
 		long err;
-		if (!e->wmaps || e->ino == NONE)
-			continue;
+		if (!e->wmaps || e->ino == NONE) continue;
 		u64 h = page_hash(PAGE_OF(e));
 		struct inode *ip = h == e->hash ? 0 : inode_get(e->ino, &err);
-		if (!ip)
-			continue;
+		if (!ip) continue;
 		u64 base = e->index * 4096, valid = ip->r.size > base ? MIN(ip->r.size - base, 4096) : 0;
 		memset(PAGE_OF(e) + valid, 0, 4096 - valid);
 		e->hash = page_hash(PAGE_OF(e));
@@ -820,25 +769,20 @@ static void root_box(struct box *b, const struct slot *s, u64 gen)
 long vol_commit(void)
 {
 	long r;
-	if (V->readonly)
-		return 0;
+	if (V->readonly) return 0;
 	vol_found_mapped();
-	if (!V->changed)
-		return 0;
+	if (!V->changed) return 0;
 	for (u32 i = V->dirty_inodes; i != NONE; i = INODES[i].next_dirty)
-		if ((r = flush_tree(&INODES[i])))
-			return r;
+		if ((r = flush_tree(&INODES[i]))) return r;
 	while (V->dirty_inodes != NONE) {
 		struct inode *ip = &INODES[V->dirty_inodes];
-		if ((r = record_write(ip)))
-			return r;
+		if ((r = record_write(ip))) return r;
 		ip->dirty = 0;
 		V->dirty_inodes = ip->next_dirty;
 		if (ip->next_dirty != NONE)
 			INODES[ip->next_dirty].prev_dirty = NONE;
 	}
-	if ((r = flush_tree(&V->itab)) || (r = flush_writes()) || (r = host_sync()))
-		return r;
+	if ((r = flush_tree(&V->itab)) || (r = flush_writes()) || (r = host_sync())) return r;
 	struct root rt = { .gen = V->next_gen, .blocks = V->blocks, .inodes = inodes(), .cell = V->itab.r.cell,
 		.depth = V->itab.r.depth, .time = now() };
 	struct slot *s = (struct slot *)V->rbuf;
@@ -882,8 +826,7 @@ long vol_commit(void)
 
 static long claim(u32 b)
 {
-	if (b < 3 || b >= V->blocks || bit(BITMAP(B_USED), b))
-		return corrupt("doubly used block", b);
+	if (b < 3 || b >= V->blocks || bit(BITMAP(B_USED), b)) return corrupt("doubly used block", b);
 	set(BITMAP(B_USED), b);
 	return 0;
 }
@@ -891,13 +834,10 @@ static long claim(u32 b)
 static long claim_tree(struct inode *ip, int level, u64 index, const struct cell *c)
 {
 	long r;
-	if (!c->block)
-		return zero(c, sizeof *c) ? 0 : corrupt("cell in inode", ip->ino);
-	if ((r = claim(c->block)) || !level)
-		return r;
+	if (!c->block) return zero(c, sizeof *c) ? 0 : corrupt("cell in inode", ip->ino);
+	if ((r = claim(c->block)) || !level) return r;
 	struct entry *e = block_get(ip, level, index, 0, &r);
-	if (!e)
-		return r;
+	if (!e) return r;
 	e->pins++;
 	for (int i = 0; i < NPER && !r; i++)
 		r = claim_tree(ip, level - 1, index * NPER + i, (struct cell *)PAGE_OF(e) + i);
@@ -913,11 +853,9 @@ static long claim_all(void)
 	long r = claim_tree(&V->itab, V->itab.r.depth, 0, &V->itab.r.cell);
 	for (u32 n = 1; n < inodes() && !r; n++) {
 		struct rec rec;
-		if ((r = record_read(n, &rec)))
-			return r;
+		if ((r = record_read(n, &rec))) return r;
 		if (rec.type == T_FREE) {
-			if (!zero(&rec, sizeof rec))
-				return corrupt("free inode", n);
+			if (!zero(&rec, sizeof rec)) return corrupt("free inode", n);
 			continue;
 		}
 		set(BITMAP(B_INODES), n);
@@ -929,8 +867,7 @@ static long claim_all(void)
 			continue;
 		}
 		struct inode *ip = inode_get(n, &r);
-		if (!ip)
-			return r;
+		if (!ip) return r;
 		r = claim_tree(ip, rec.depth, 0, &rec.cell);
 		ip->held--;
 	}
@@ -943,10 +880,8 @@ static long release_orphans(void)
 	long r = 0;
 	for (u32 n = 3; n < inodes() && !r; n++) {
 		struct rec rec;
-		if ((r = record_read(n, &rec)))
-			return r;
-		if (!rec.type || rec.nlink)
-			continue;
+		if ((r = record_read(n, &rec))) return r;
+		if (!rec.type || rec.nlink) continue;
 		struct inode *ip = inode_get(n, &r);
 		if (ip) {
 			ip->held--;
@@ -960,27 +895,23 @@ static long read_regions(void)
 {
 	long r = 0;
 	struct inode *ip = inode_get(INO_REGIONS, &r);
-	if (!ip)
-		return r;
+	if (!ip) return r;
 	u64 n = ip->r.size, at = 16;
 	if (ip->r.type != T_INTERNAL || n < 16 || n > sizeof V->regions)
 		r = corrupt("region table", 0);
 	else if (file_read(ip, 0, V->regions, n) != (long)n)
 		r = -EIO;
 	ip->held--;
-	if (r)
-		return r;
+	if (r) return r;
 	u32 count = *(u32 *)(V->regions + 4);
-	if (memcmp(V->regions, "REG1", 4) || count < 1 || count > 256)
-		return corrupt("region table", 1);
+	if (memcmp(V->regions, "REG1", 4) || count < 1 || count > 256) return corrupt("region table", 1);
 	for (u32 i = 0; i < count; i++) {
 		struct region *g = (struct region *)(V->regions + at);
 		if (at + 4 > n || at + 4 + g->len > n || g->cls > R_EPHEMERAL || g->len < 1 || g->len > 1024 || V->regions[at + 4] != '/')
 			return corrupt("region", i);
 		at += 4 + g->len;
 	}
-	if (at != n)
-		return corrupt("region table", 2);
+	if (at != n) return corrupt("region table", 2);
 	V->nregions = count;
 	return 0;
 }
@@ -989,11 +920,9 @@ static long open_slot(int n, struct root *rt, u8 raw[256])
 {
 	struct slot *s = (struct slot *)raw;
 	struct box b;
-	if (host_pread(n, V->rbuf))
-		return 0;
+	if (host_pread(n, V->rbuf)) return 0;
 	memcpy(raw, V->rbuf, 256);
-	if (memcmp(s->magic, "SFSROOT1", 8) || !s->gen || 1 + s->gen % 2 != (u64)n || s->zero)
-		return 0;
+	if (memcmp(s->magic, "SFSROOT1", 8) || !s->gen || 1 + s->gen % 2 != (u64)n || s->zero) return 0;
 	root_box(&b, s, s->gen);
 	b.in = s->box;
 	b.out = (u8 *)rt;
@@ -1058,13 +987,10 @@ long vol_open(const u8 *key, u64 min_generation, int readonly)
 	V->itab.used = 1;
 	file_key(&V->itab);
 	memset(&rt, 0, sizeof rt);
-	if ((r = read_regions()))
-		return r;
-	if (!readonly && ((r = claim_all()) || (r = release_orphans())))
-		return r;
+	if ((r = read_regions())) return r;
+	if (!readonly && ((r = claim_all()) || (r = release_orphans()))) return r;
 	struct inode *ip = inode_get(INO_ROOT, &r);
-	if (!ip)
-		return r;
+	if (!ip) return r;
 	ip->held--;
 	ip->opens++; /* for good */
 	return ip->r.type == T_DIR ? 0 : corrupt("root directory", 1);
