@@ -141,7 +141,7 @@ func (out *Sites) sweep(code []byte, pos, end int, t text, entries []uint64) {
 	var caves [][2]int
 	var targets []int
 	sinceRAX := context
-	before := pos // the instruction before this one
+	before := pos    // the instruction before this one
 	stopped := false // the last instruction never continues behind itself
 	for pos < end {
 		if stopped {
