@@ -15,7 +15,7 @@ import (
 )
 
 func newHostCommand(e *env) *cobra.Command {
-	return group("host", "what this host can enforce, and how its engines are set up", newHostStatusCommand(e), newHostIntegrateCommand(e))
+	return group("host", "what this host can enforce, and how its engines are set up", newHostStatusCommand(e), newHostIntegrateCommand(e), newHostEnableCommand(e))
 }
 
 func newHostStatusCommand(e *env) *cobra.Command {
