@@ -69,6 +69,9 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 			}
 			p.AllowMissingCollateral, p.AllowDebug = !requireCollateral, !denyDebug
 			p.AllowMigrate = true
+			if len(p.AcceptTCB) == 0 {
+				p.AcceptTCB = []string{attest.UpToDate, attest.SWHardeningNeeded, attest.ConfigurationNeeded, attest.ConfigurationAndSWNeeded}
+			}
 			c, err := attest.Verify(evidence, p, now)
 			if err != nil {
 				return e.refuseEvidence(evidenceFile, err)
@@ -83,12 +86,12 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 	fl.StringSliceVar(&p.Measurements, "measurement", nil, "accept only this MRENCLAVE, MRTD or MEASUREMENT (`HEX`; may be repeated)")
 	fl.StringSliceVar(&p.Signers, "signer", nil, "accept only this MRSIGNER, MRSIGNERSEAM or ID_KEY_DIGEST (`HEX`; may be repeated)")
 	fl.StringVar(&reportData, "report-data", "", "accept only this REPORTDATA (`HEX`, zeros behind it)")
-	fl.StringSliceVar(&p.AcceptTCB, "accept-tcb", nil, "accept these `STATUS` values of Intel (default UpToDate,SWHardeningNeeded)")
+	fl.StringSliceVar(&p.AcceptTCB, "accept-tcb", nil, "accept these `STATUS` values of Intel (default: all but OutOfDate, OutOfDateConfigurationNeeded, Revoked)")
 	fl.Uint64Var(&p.MinSVN, "min-svn", 0, "accept only this security version `N` or higher")
 	fl.Uint32Var(&p.MaxVMPL, "max-vmpl", 3, "accept SNP reports up to this VMPL `N`")
 	fl.BoolVar(&requireCollateral, "require-collateral", false, "refuse when collateral is missing")
 	fl.BoolVar(&denyDebug, "deny-debug", false, "refuse environments in debug mode")
-	fl.BoolVar(&p.AllowTrailing, "allow-trailing", false, "ignore bytes behind the end of a quote")
+	fl.BoolVar(&p.AllowTrailing, "allow-trailing", false, "ignore bytes behind the end of a quote (zeros are ignored anyway)")
 	fl.BoolVar(&p.AllowSim, "allow-insecure-sim", false, "accept simulated evidence, which proves nothing")
 	_ = cmd.MarkFlagRequired("evidence")
 	return cmd

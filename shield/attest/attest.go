@@ -86,8 +86,8 @@ type Policy struct {
 	// that is there is enforced in any case.
 	AllowMissingCollateral bool
 
-	// AllowTrailing cuts off what lies behind the end of a quote, which buffers of
-	// a fixed size leave there.
+	// AllowTrailing cuts off what lies behind the end of a quote, whatever it is.
+	// Zeros, which buffers of a fixed size leave there, always are.
 	AllowTrailing bool
 }
 
@@ -106,9 +106,10 @@ type Claims struct {
 	TCBStatus  string   `json:"tcb_status"`
 	TCBDate    string   `json:"tcb_date,omitempty"`
 	Advisories []string `json:"advisories,omitempty"`
-	Platform   string   `json:"platform"`          // FMSPC, or the SNP product
-	PlatformID string   `json:"platform_id"`       // PPID or CHIP_ID, zero when masked
-	Missing    []string `json:"missing,omitempty"` // collateral that was not there
+	Platform   string   `json:"platform"`           // FMSPC, or the SNP product
+	PlatformID string   `json:"platform_id"`        // PPID or CHIP_ID, zero when masked
+	Missing    []string `json:"missing,omitempty"`  // collateral that was not there
+	Trailing   int      `json:"trailing,omitempty"` // bytes behind the end of a quote that were left out
 
 	SGX *SGXClaims `json:"sgx,omitempty"`
 	TDX *TDXClaims `json:"tdx,omitempty"`

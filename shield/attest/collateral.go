@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"crypto/x509"
 	_ "embed" // the vendors' roots
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"math/big"
 	"net/url"
 	"strings"
 	"time"
@@ -119,38 +121,49 @@ func (c *Collateral) addJSON(name string, b []byte) bool {
 		return s
 	}
 	found := false
-	add := func(list *[]Signed, body []byte, sig string) {
+	add := func(list *[]Signed, body []byte, sig json.RawMessage) {
 		found = true
-		raw, err := hex.DecodeString(sig)
-		if err != nil || len(raw) != 64 {
-			c.Damaged = append(c.Damaged, Damage{name, "has no signature of 64 bytes in hex"})
+		raw, ok := signature(sig)
+		if !ok {
+			c.Damaged = append(c.Damaged, Damage{name, "has no ECDSA signature"})
 			return
 		}
 		*list = append(*list, Signed{name, body, raw})
 	}
 	for _, d := range []struct {
-		list          *[]Signed
-		key, flat     string
-		flatSignature string
+		list    *[]Signed
+		key     string
+		strings [][2]string // the document as a string, and its signature beside it
 	}{
-		{&c.TCBInfo, "tcbInfo", "tcb_info", "tcb_info_signature"},
-		{&c.QEIdentity, "enclaveIdentity", "qe_identity", "qe_identity_signature"},
+		{&c.TCBInfo, "tcbInfo", [][2]string{{"tcb_info", "tcb_info_signature"}, {"raw_tcb_info", "signature"}}},
+		{&c.QEIdentity, "enclaveIdentity", [][2]string{{"qe_identity", "qe_identity_signature"}, {"raw_enclave_identity", "signature"}}},
 	} {
 		if body := doc[d.key]; body != nil {
-			add(d.list, body, str("signature"))
-		} else if s := str(d.flat); s != "" {
-			if inner := str(d.flatSignature); inner != "" {
-				add(d.list, []byte(s), inner)
-			} else {
+			add(d.list, body, doc["signature"])
+		}
+		for _, k := range d.strings {
+			switch s := str(k[0]); {
+			case s == "":
+			case doc[k[1]] != nil:
+				add(d.list, []byte(s), doc[k[1]])
+			default:
 				found = c.addJSON(name, []byte(s)) || found
 			}
 		}
 	}
-	for key := range doc {
+	for key, raw := range doc {
 		// Chains and revocation lists in one object with the rest, as quote
-		// verification libraries pass them on.
-		if s := str(key); strings.Contains(s, "BEGIN CERTIFICATE") || strings.Contains(s, "BEGIN%20CERTIFICATE") || strings.HasSuffix(key, "crl") {
-			found = c.Add(name+"."+key, []byte(s)) || found
+		// verification libraries pass them on: a string or a list of them.
+		var list []string
+		if s := str(key); s != "" {
+			list = []string{s}
+		} else if json.Unmarshal(raw, &list) != nil {
+			continue
+		}
+		for _, s := range list {
+			if strings.Contains(s, "BEGIN CERTIFICATE") || strings.Contains(s, "BEGIN%20CERTIFICATE") || strings.HasSuffix(key, "crl") {
+				found = c.Add(name+"."+key, []byte(s)) || found
+			}
 		}
 	}
 	if !found && (bytes.Contains(b, []byte(`cbLevel`)) || bytes.Contains(b, []byte(`tcbSt`))) {
@@ -158,6 +171,38 @@ func (c *Collateral) addJSON(name string, b []byte) bool {
 		found = true
 	}
 	return found
+}
+
+// signature reads r ‖ s in hexadecimal, or bytes as a list of numbers: r ‖ s or
+// the ASN.1 form.
+func signature(raw json.RawMessage) ([]byte, bool) {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		b, err := hex.DecodeString(text)
+		return b, err == nil && len(b) == 64
+	}
+	var numbers []uint8
+	var wide []uint16
+	if json.Unmarshal(raw, &wide) != nil {
+		return nil, false
+	}
+	for _, n := range wide {
+		if n > 255 {
+			return nil, false
+		}
+		numbers = append(numbers, uint8(n))
+	}
+	if len(numbers) == 64 {
+		return numbers, true
+	}
+	var rs struct{ R, S *big.Int }
+	if rest, err := asn1.Unmarshal(numbers, &rs); err != nil || len(rest) > 0 || rs.R.Sign() < 0 || rs.S.Sign() < 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
+		return nil, false
+	}
+	out := make([]byte, 64)
+	rs.R.FillBytes(out[:32])
+	rs.S.FillBytes(out[32:])
+	return out, true
 }
 
 // certificates reads all certificates of a PEM text.

@@ -8,7 +8,8 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/pem"
+	"encoding/base64"
+	"strings"
 	"time"
 )
 
@@ -26,32 +27,30 @@ type pck struct {
 
 const chainField = "pck_certification_data"
 
-// pckChain verifies the chain in a quote: leaf, intermediate, root, in PEM. The
-// text has to be what encoding the certificates gives, so that no byte is free.
+// pckChain verifies the chain in a quote: leaf, intermediate and root in PEM, in
+// any order behind the leaf.
 func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
-	body := bytes.TrimSuffix(data, []byte{0})
+	ders, err := strictPEM(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(ders) != 3 {
+		return nil, bad(chainField, "holds %d certificates, want 3: PCK, its CA, root", len(ders))
+	}
 	var certs []*x509.Certificate
-	var canonical []byte
-	for rest := body; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+	for i, der := range ders {
+		cert, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, bad(chainField, "certificate %d cannot be read: %v", len(certs)+1, err)
+			return nil, bad(chainField, "certificate %d cannot be read: %v", i+1, err)
 		}
 		certs = append(certs, cert)
-		canonical = append(canonical, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})...)
-	}
-	if len(certs) != 3 {
-		return nil, bad(chainField, "holds %d certificates, want 3: PCK, its CA, root", len(certs))
-	}
-	if plain := bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")); !bytes.Equal(plain, canonical) && !bytes.Equal(append(plain, '\n'), canonical) {
-		return nil, bad(chainField, "holds something beside the certificates")
 	}
 	leaf, ca, root := certs[0], certs[1], certs[2]
-	if !bytes.Equal(root.Raw, intelRoot.Raw) {
+	if isIntelRoot(ca) {
+		ca, root = root, ca
+	}
+	// Intel issued the root's certificate more than once; the key is what counts.
+	if !isIntelRoot(root) || root.CheckSignatureFrom(root) != nil {
 		return nil, bad(chainField, "the root is not Intel's")
 	}
 	if err := linked(leaf, ca, chainField, now); err != nil {
@@ -83,6 +82,50 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 		}
 	}
 	return p, nil
+}
+
+func isIntelRoot(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawSubjectPublicKeyInfo, intelRoot.RawSubjectPublicKeyInfo) && bytes.Equal(c.RawSubject, intelRoot.RawSubject)
+}
+
+// strictPEM takes certificates from a text in which no byte is free: the markers,
+// base64 in lines of one length, one kind of line end, a final line end or not, and a
+// final zero byte or not.
+func strictPEM(data []byte) ([][]byte, error) {
+	text := string(bytes.TrimSuffix(data, []byte{0}))
+	end := "\n"
+	if strings.Contains(text, "\r\n") {
+		end = "\r\n"
+	}
+	lines := strings.Split(strings.TrimSuffix(text, end), end)
+	var out [][]byte
+	var body []string
+	inside := false
+	for _, line := range lines {
+		switch {
+		case !inside && line == "-----BEGIN CERTIFICATE-----":
+			inside, body = true, nil
+		case inside && line == "-----END CERTIFICATE-----":
+			for i, l := range body {
+				if i < len(body)-1 && len(l) != len(body[0]) || len(l) > len(body[0]) {
+					return nil, bad(chainField, "certificate %d is not in lines of one length", len(out)+1)
+				}
+			}
+			der, err := base64.StdEncoding.Strict().DecodeString(strings.Join(body, ""))
+			if err != nil {
+				return nil, bad(chainField, "certificate %d is not base64", len(out)+1)
+			}
+			out, inside = append(out, der), false
+		case inside && line != "" && !strings.ContainsAny(line, "\r\n"):
+			body = append(body, line)
+		default:
+			return nil, bad(chainField, "holds something beside the certificates")
+		}
+	}
+	if inside {
+		return nil, bad(chainField, "certificate %d has no end", len(out)+1)
+	}
+	return out, nil
 }
 
 // linked checks one step of a chain.

@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"math/big"
 	"time"
 )
@@ -41,10 +42,12 @@ type quote struct {
 	auth     []byte
 	certType uint16
 	certData []byte
+	trailing int // bytes behind the end that were left out
 }
 
 // parseQuote takes a quote apart. Every byte belongs to a field: what is left
-// over at any level is an error.
+// over at any level is an error, but for zeros behind the end, which the buffers of
+// many platforms leave there, and with trailing anything behind the end.
 func parseQuote(b []byte, trailing bool) (*quote, error) {
 	r := &reader{b: b}
 	q := &quote{version: r.u16("header.version")}
@@ -87,8 +90,12 @@ func parseQuote(b []byte, trailing bool) (*quote, error) {
 	n := r.u32("signature_data.size")
 	if r.err == nil && int64(n) != int64(len(b)-r.off) {
 		if int64(n) < int64(len(b)-r.off) {
-			if trailing {
-				return parseQuote(b[:r.off+int(n)], false)
+			if trailing || allZero(b[r.off+int(n):]) {
+				q, err := parseQuote(b[:r.off+int(n)], false)
+				if q != nil {
+					q.trailing = len(b) - r.off - int(n)
+				}
+				return q, err
 			}
 			return nil, bad("trailing", "%d bytes behind the end of the quote", int64(len(b)-r.off)-int64(n))
 		}
@@ -125,6 +132,15 @@ func verifyQuote(b []byte, p *Policy, now time.Time) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
+	c, err := q.verify(p, now)
+	if err != nil && q.trailing > 0 {
+		err = errors.Join(err, bad("trailing", "there are %d bytes behind the end of the quote, too", q.trailing))
+	}
+	c.Trailing = q.trailing
+	return c, err
+}
+
+func (q *quote) verify(p *Policy, now time.Time) (Claims, error) {
 	if q.certType != certPCKChain {
 		return Claims{}, bad("pck_certification_data.type", "is %d, want 5 (PCK certificate chain): the certificate of an encrypted PPID cannot be looked up here", q.certType)
 	}
