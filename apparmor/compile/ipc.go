@@ -10,7 +10,15 @@ import (
 	"github.com/palisade-sec/palisade/apparmor"
 )
 
-func byteText(v int) string { return fmt.Sprintf(`\x%02x`, v&0xff) }
+// byteTexts are the escapes of all bytes.
+var byteTexts = func() (t [256]string) {
+	for i := range t {
+		t[i] = fmt.Sprintf(`\x%02x`, i)
+	}
+	return
+}()
+
+func byteText(v int) string { return byteTexts[v&0xff] }
 
 func be16Text(v int) string { return byteText(v>>8) + byteText(v) }
 

@@ -325,41 +325,89 @@ func (b *build) inetConds(r *apparmor.ResolvedRule, body *apparmor.NetworkBody, 
 }
 
 // networkTotals writes what AppArmor 3 writes at the end: for each family the
-// types that any rule named.
+// types that any rule named. Families with equal types share an expression.
 func (b *build) networkTotals() {
 	if b.s.level != Level3 || !b.s.netV8 || !b.net.used {
 		return
 	}
-	perms := mapNet(apparmor.NetAll)
+	type group struct {
+		mode  apparmor.Mode
+		types uint32 // AnyType: every value
+		audit bool
+		rules string
+	}
+	families := map[group]*dfa.Set{}
+	rules := map[string][]*apparmor.ResolvedRule{}
+	var order []group
 	for f := range afMax {
 		for _, t := range []struct {
 			mode          apparmor.Mode
 			types, audits uint32
 		}{{apparmor.ModeAllow, b.net.allow[f], b.net.audit[f]}, {apparmor.ModeDeny, b.net.deny[f], b.net.quiet[f]}} {
-			add := func(types string, audit bool) {
-				g := grant{mode: t.mode, perms: perms}
-				if audit {
-					g.audit = perms
-				}
-				rules := b.networkRules(f, t.mode)
-				text := classText(apparmor.ClassNetV8) + be16Text(f) + types
-				for _, r := range rules {
-					if err := b.policy.add(r, g, text); err != nil {
-						b.errorf(r.Span, "AA-RULE", "%s", err)
-					}
-				}
-			}
-			if t.types > 0xffff && t.audits > 0xffff {
-				add("..", true)
+			if t.types == 0 {
 				continue
 			}
-			for typ := range 16 {
-				if t.types&(1<<typ) != 0 {
-					add(be16Text(typ), t.audits&(1<<typ) != 0)
+			list := b.networkRules(f, t.mode)
+			key := ""
+			for _, r := range list {
+				key += fmt.Sprint(r.ID, " ")
+			}
+			rules[key] = list
+			put := func(types uint32, audit bool) {
+				if types == 0 {
+					return
 				}
+				g := group{t.mode, types, audit, key}
+				if families[g] == nil {
+					families[g] = &dfa.Set{}
+					order = append(order, g)
+				}
+				families[g].Add(byte(f))
+			}
+			if t.types > 0xffff && t.audits > 0xffff {
+				put(apparmor.AnyType, true)
+				continue
+			}
+			put(t.types&t.audits&0xffff, true)
+			put(t.types&^t.audits&0xffff, false)
+		}
+	}
+	perms := mapNet(apparmor.NetAll)
+	for _, g := range order {
+		types := ".."
+		if g.types != apparmor.AnyType {
+			var set dfa.Set
+			for t := range 16 {
+				if g.types&(1<<t) != 0 {
+					set.Add(byte(t))
+				}
+			}
+			types = `\x00` + setText(set)
+		}
+		text := classText(apparmor.ClassNetV8) + `\x00` + setText(*families[g]) + types
+		what := grant{mode: g.mode, perms: perms}
+		if g.audit {
+			what.audit = perms
+		}
+		for _, r := range rules[g.rules] {
+			if err := b.policy.add(r, what, text); err != nil {
+				b.errorf(r.Span, "AA-RULE", "%s", err)
 			}
 		}
 	}
+}
+
+// setText matches one byte of a set.
+func setText(s dfa.Set) string {
+	var t strings.Builder
+	t.WriteByte('[')
+	for c := range 256 {
+		if s.Has(byte(c)) {
+			t.WriteString(byteText(c))
+		}
+	}
+	t.WriteByte(']')
+	return t.String()
 }
 
 // networkRules lists the rules that named a family, for explanations.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/palisade-sec/palisade/apparmor"
+	"github.com/palisade-sec/palisade/apparmor/blob"
+)
+
+// containerProfile is what container engines load, in its shape: no rule of it
+// names anything outside of /proc, /sys and the peers.
+const containerProfile = `
+@{PROC}=/proc/
+profile docker-default flags=(attach_disconnected,mediate_deleted) {
+  network,
+  capability,
+  file,
+  umount,
+  signal (receive) peer=unconfined,
+  signal (receive) peer=runc,
+  signal (send,receive) peer=docker-default,
+  deny @{PROC}/* w,
+  deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9/]*}/** w,
+  deny @{PROC}/sys/[^k]** w,
+  deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
+  deny @{PROC}/sysrq-trigger rwklx,
+  deny @{PROC}/kcore rwklx,
+  deny mount,
+  deny /sys/[^f]*/** wklx,
+  deny /sys/f[^s]*/** wklx,
+  deny /sys/fs/[^c]*/** wklx,
+  deny /sys/fs/c[^g]*/** wklx,
+  deny /sys/fs/cg[^r]*/** wklx,
+  deny /sys/firmware/** rwklx,
+  deny /sys/devices/virtual/powercap/** rwklx,
+  deny /sys/kernel/security/** rwklx,
+  ptrace (trace,read,tracedby,readby) peer=docker-default,
+}
+`
+
+func textToBlob(t testing.TB, text string, o Options, env apparmor.Env) []byte {
+	file, diags := apparmor.Parse("bench", []byte(text))
+	if diags.HasErrors() {
+		t.Fatal(diags.Err())
+	}
+	env.Kernel, env.ABI, env.SkipExecCheck = o.Kernel, o.Kernel, true
+	policy, diags := apparmor.Resolve(file, env)
+	if diags.HasErrors() {
+		t.Fatal(diags.Err())
+	}
+	out, diags := New(o).Compile(policy)
+	if diags.HasErrors() {
+		t.Fatal(diags.Err())
+	}
+	b, err := out.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// cpu measures the processor time of the whole process, which is what a loaded
+// machine leaves comparable.
+func cpu(b *testing.B) func() {
+	now := func() time.Duration {
+		var r syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	start := now()
+	return func() { b.ReportMetric(float64((now()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op") }
+}
+
+// BenchmarkContainerProfile is text to binary policy.
+func BenchmarkContainerProfile(b *testing.B) {
+	full := strings.Replace(strings.Replace(containerProfile, "@{PROC}=/proc/", "include <tunables/global>", 1),
+		"  network,\n", "  include <abstractions/base>\n  network,\n", 1)
+	for _, bb := range []struct{ name, text string }{{"bare", containerProfile}, {"full", full}} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				textToBlob(b, bb.text, Options{Kernel: Portable()}, apparmor.Env{})
+			}
+		})
+	}
+}
+
+// BenchmarkDebianProfiles compiles all profiles of Debian's packages in one
+// process.
+func BenchmarkDebianProfiles(b *testing.B) {
+	base, files := debianProfiles(b)
+	etc := filepath.Join(base, "etc/apparmor.d")
+	env := apparmor.Env{FS: os.DirFS("/"), Search: []string{etc}, Dir: etc, Kernel: Portable(), ABI: Portable(), SkipExecCheck: true}
+	defer cpu(b)()
+	for b.Loop() {
+		c := New(Options{Kernel: Portable()})
+		bytes := 0
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			file, diags := apparmor.Parse(name, text)
+			if diags.HasErrors() {
+				b.Fatal(diags.Err())
+			}
+			policy, diags := apparmor.Resolve(file, env)
+			if diags.HasErrors() {
+				b.Fatal(diags.Err())
+			}
+			out, diags := c.Compile(policy)
+			if diags.HasErrors() {
+				b.Fatal(diags.Err())
+			}
+			p, err := blob.Encode(out.Blobs()...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			bytes += len(p)
+		}
+		b.ReportMetric(float64(bytes)/1e6, "MB-policy")
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.Sys)/(1<<20), "MiB-process")
+}
