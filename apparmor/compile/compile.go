@@ -45,7 +45,7 @@ type Options struct {
 type support struct {
 	netV8, netV9, inet, network bool
 	skb, iface                  bool
-	unix, unixV7                bool
+	unix, unixV7, unixV9        bool
 	mount, dbus, signal, ptrace bool
 	stack, xattr, userns        bool
 	posixMqueue, sysvMqueue     bool
@@ -73,7 +73,8 @@ func supported(policy *apparmor.Features, o Options) support {
 		oob: kernel("policy/outofband"), diffEncode: kernel("policy/diff-encode"), state32: kernel("policy/state32"),
 		abi: 5,
 	}
-	s.unix = s.unixV7 || both("network_v9/af_unix")
+	s.unixV9 = both("network_v9/af_unix")
+	s.unix = s.unixV7 || s.unixV9
 	s.inet = both("network_v8/af_inet") || both("network_v9/af_inet")
 	s.skb, s.iface = both("network_v9_skb"), both("network_v9_skb/iface")
 	switch {
@@ -91,12 +92,12 @@ func supported(policy *apparmor.Features, o Options) support {
 	case FormatPermstable:
 		s.permstable = true
 	case FormatAuto:
-		s.permstable = permstable
+		s.permstable = permstable && s.level != Level3
 	}
 	if s.level == Level3 {
 		// That compiler knew none of these.
 		s.netV9, s.inet, s.skb, s.iface, s.userns, s.posixMqueue, s.sysvMqueue, s.ioURing = false, false, false, false, false, false, false, false
-		s.unix = s.unixV7
+		s.unix, s.unixV9 = s.unixV7, false
 	}
 	return s
 }

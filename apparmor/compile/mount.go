@@ -109,12 +109,24 @@ func (b *build) mount(r *apparmor.ResolvedRule, body *apparmor.MountBody) error 
 		b.unsupported(r, "mount")
 		return nil
 	}
-	if body.Perms&apparmor.MayUmount != 0 {
+	if rest := body.Perms & (apparmor.MayUmount | apparmor.MayPivotRoot); rest != 0 {
 		point, err := opt(classText(apparmor.ClassMount), body.MountPoint, anyText)
 		if err != nil {
 			return err
 		}
-		return b.addPolicy(r, body.Perms, auditOf(r, body.Perms), point)
+		if rest&apparmor.MayUmount != 0 {
+			if err := b.addPolicy(r, body.Perms, auditOf(r, body.Perms), point); err != nil {
+				return err
+			}
+		}
+		if rest&apparmor.MayPivotRoot != 0 {
+			if err := b.addPolicy(r, body.Perms, auditOf(r, body.Perms), point, anyText); err != nil {
+				return err
+			}
+		}
+		if body.Perms&apparmor.MayMount == 0 {
+			return nil
+		}
 	}
 	if b.s.level == Level3 {
 		return b.mount3(r, body)

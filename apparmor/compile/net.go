@@ -27,14 +27,16 @@ type netMasks struct {
 	allow, audit, deny, quiet [afMax]uint32
 }
 
-func (n *netMasks) add(r *apparmor.ResolvedRule, family int, mask uint32) {
+func (b *build) addMask(r *apparmor.ResolvedRule, family int, mask uint32) {
+	n := &b.net
 	n.used = true
 	if family < 0 || family >= afMax {
 		return
 	}
 	if r.Mode == apparmor.ModeDeny {
 		n.deny[family] |= mask
-		if r.Audit == apparmor.AuditQuiet {
+		// In these tables, and only here, AppArmor 4 has it the wrong way round.
+		if (r.Audit == apparmor.AuditQuiet) == (b.s.level == Level3) {
 			n.quiet[family] |= mask
 		}
 		return
@@ -67,7 +69,7 @@ const (
 
 func (b *build) network(r *apparmor.ResolvedRule, body *apparmor.NetworkBody) error {
 	for _, m := range body.Matches {
-		b.net.add(r, int(m.Family), m.Types)
+		b.addMask(r, int(m.Family), m.Types)
 	}
 	if b.s.level == Level3 {
 		if !b.s.netV8 && !b.s.network {
@@ -573,7 +575,7 @@ func (b *build) unixAsNetwork(r *apparmor.ResolvedRule, body *apparmor.UnixBody)
 	if body.Type >= 0 {
 		types = 1 << uint(body.Type)
 	}
-	b.net.add(r, afUnix, types)
+	b.addMask(r, afUnix, types)
 	if b.s.level == Level3 || body.FromNetworkRule || !b.s.netV8 && !b.s.netV9 {
 		return nil
 	}

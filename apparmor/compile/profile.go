@@ -329,13 +329,18 @@ func (b *build) mediates() {
 	mark(s.signal, maxPriority, classText(apparmor.ClassSignal))
 	mark(s.ptrace, maxPriority, classText(apparmor.ClassPtrace))
 	mark(s.netV8, maxPriority, classText(apparmor.ClassNetV8))
-	mark(s.netV9, maxPriority, classText(apparmor.ClassNetV9))
 	mark(s.skb, maxPriority, classText(apparmor.ClassNetV9Skb))
-	if s.unixV7 {
+	// The mark below a class ends in the digit 1, not the family: so all
+	// compilers write it, and AppArmor 3 the class as a digit too.
+	switch {
+	case s.unixV9:
+		mark(true, maxPriority, classText(apparmor.ClassNetV9))
+		mark(true, maxPriority, classText(apparmor.ClassNetV9)+`\0001`)
+	case s.unixV7:
 		mark(true, maxPriority, classText(apparmor.ClassNetwork))
-		sub := classText(apparmor.ClassNetwork) + `\x00\x01`
+		sub := classText(apparmor.ClassNetwork) + `\0001`
 		if s.level == Level3 {
-			sub = `4\0001` // a digit, not the class: so that compiler wrote it
+			sub = `4\0001`
 		}
 		mark(true, maxPriority, sub)
 	}

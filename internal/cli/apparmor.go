@@ -25,10 +25,13 @@ var appArmorVerbs = []func(*env) *cobra.Command{
 	newAppArmorCheckCommand,
 	newAppArmorCompileCommand,
 	newAppArmorDecideCommand,
+	newAppArmorDecodeCommand,
+	newAppArmorDiffCommand,
 	newAppArmorExplainCommand,
 	newAppArmorFmtCommand,
 	newAppArmorGenerateCommand,
 	newAppArmorLoadCommand,
+	newAppArmorReachCommand,
 	newAppArmorStatusCommand,
 	newAppArmorUnloadCommand,
 }
