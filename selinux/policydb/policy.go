@@ -205,7 +205,7 @@ func (t *Table[T]) All() iter.Seq[*T] {
 // index builds the look-ups; problem reports entries that cannot be found again.
 func (t *Table[T]) index(problem func(entry *T, format string, args ...any)) {
 	t.byName = make(map[string]int32, len(t.Entries))
-	// Values are bounded by Prim, which is bounded by the file's size.
+	// Values are bounded by Prim, which is bounded by the reader.
 	t.byValue = make([]int32, t.Prim)
 	for i := range t.Entries {
 		e := &t.Entries[i]

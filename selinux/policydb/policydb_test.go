@@ -453,7 +453,7 @@ var badTable = []struct {
 	{"bitmap start", header(magicKernel, 8, "SE Linux", 33, 1, 8, 9, 64, 64, 1, 64, 1, 0), "offset 44 (policy capabilities): expected a multiple of 64 from 0 to 0"},
 	{"bitmap zero", header(magicKernel, 8, "SE Linux", 33, 1, 8, 9, 64, 64, 1, 0, 0, 0), "offset 48 (policy capabilities): expected a word with bits"},
 	{"symbols", header(magicKernel, 8, "SE Linux", 33, 1, 8, 9, 64, 0, 0, 64, 0, 0, 1, 1<<31-1), "offset 60 (commons): expected at most 0 commons"},
-	{"values", header(magicKernel, 8, "SE Linux", 33, 1, 8, 9, 64, 0, 0, 64, 0, 0, 1<<31-1, 0), "offset 56 (commons): expected a highest value of commons that the file has room for"},
+	{"values", header(magicKernel, 8, "SE Linux", 33, 1, 8, 9, 64, 0, 0, 64, 0, 0, 1<<31-1, 0), "offset 56 (commons): expected a highest value of commons up to 65535, found 2147483647"},
 }
 
 func TestParseBad(t *testing.T) {

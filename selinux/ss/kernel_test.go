@@ -28,8 +28,11 @@ const selinuxfs = "/sys/fs/selinux"
 // other booleans. 100 000 questions for each of Debian's policies with
 // PALISADE_FULL=1.
 func TestKernelAnswers(t *testing.T) {
-	n := count(100_000, 2_500)
-	for _, flavour := range []string{"default", "mls"} {
+	n, flavours := count(100_000, 2_500), []string{"default", "mls"}
+	if n < 100_000 && !vmtest.InGuest() {
+		flavours = flavours[:1] // each boot takes its time
+	}
+	for _, flavour := range flavours {
 		t.Run(flavour, func(t *testing.T) {
 			var files []vmtest.File
 			if !vmtest.InGuest() {

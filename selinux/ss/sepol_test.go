@@ -20,7 +20,7 @@ import (
 
 // sepol is libsepol answering questions; see testdata/sepol.c.
 type sepol struct {
-	t     *testing.T
+	t     testing.TB
 	in    *bufio.Writer
 	out   *bufio.Reader
 	pipe  io.Closer
@@ -29,7 +29,7 @@ type sepol struct {
 	canon []string
 }
 
-func startSepol(t *testing.T, data []byte, contexts []string) *sepol {
+func startSepol(t testing.TB, data []byte, contexts []string) *sepol {
 	t.Helper()
 	helper := oracle.CHelper(t, "testdata/sepol.c", "apt: libsepol-dev", "-l:libsepol.a")
 	file := filepath.Join(t.TempDir(), "policy")

@@ -57,9 +57,9 @@ type XDecision struct {
 }
 
 // DecideX decides one ioctl number (or netlink message type) by its extended
-// permissions alone; the base permission is [Server.Decide]'s. As soon as any
-// rule for the pair has extended permissions of the base, all that no allowxperm
-// rule lists are denied.
+// permissions alone; the base permission is [Server.Decide]'s. As soon as any rule
+// for the pair has extended permissions, of whatever base and kind, all numbers
+// are denied that no allowxperm rule lists.
 //
 // Source: security/selinux/ss/services.c, services_compute_xperms_drivers,
 // services_compute_xperms_decision; security/selinux/avc.c,
@@ -69,9 +69,9 @@ func (s *Server) DecideX(source, target *Context, class policydb.ClassID, base X
 		return XDecision{Restricted: true}
 	}
 	var d XDecision
-	for r := range s.xperms(source.typ, target.typ, class, base) {
+	for r := range s.xperms(source.typ, target.typ, class) {
 		d.Restricted = true
-		if !covers(r.set, number) {
+		if (r.set.Kind == policydb.XPermNetlink) != (base == NetlinkType) || !covers(r.set, number) {
 			continue
 		}
 		switch r.kind {
@@ -98,8 +98,8 @@ func covers(x *policydb.XPermSet, number uint16) bool {
 	return x.Driver == high && x.Has(low)
 }
 
-// xperms yields the extended permission rules in force for a pair and a base.
-func (s *Server) xperms(source, target policydb.TypeID, class policydb.ClassID, base XPermBase) func(func(xpermRule) bool) {
+// xperms yields the extended permission rules in force for a pair.
+func (s *Server) xperms(source, target policydb.TypeID, class policydb.ClassID) func(func(xpermRule) bool) {
 	return func(yield func(xpermRule) bool) {
 		x := s.xpermRules()
 		if len(x.rules) == 0 {
@@ -108,8 +108,7 @@ func (s *Server) xperms(source, target policydb.TypeID, class policydb.ClassID, 
 		for _, a := range s.attributes[source-1] {
 			for _, b := range s.attributes[target-1] {
 				for _, r := range x.rules[rangeKey{a, b, class}] {
-					ofNetlink := r.set.Kind == policydb.XPermNetlink
-					if ofNetlink != (base == NetlinkType) || (r.node != 0 && !s.branchActive(r.node)) {
+					if r.node != 0 && !s.branchActive(r.node) {
 						continue
 					}
 					if !yield(r) {
