@@ -157,13 +157,19 @@ const (
 // findSignal is the number of a signal's name, -1 when there is none.
 func findSignal(s string) int {
 	if rest, ok := strings.CutPrefix(s, "rtmin+"); ok {
-		// strtoul: the digits count, what follows them does not.
+		// strtoul: blanks and a sign may lead, what follows the digits does not
+		// count, and a negative number is a very large one.
+		rest = strings.TrimLeft(rest, " \t\n\v\f\r")
+		neg := strings.HasPrefix(rest, "-")
+		if neg || strings.HasPrefix(rest, "+") {
+			rest = rest[1:]
+		}
 		n, d := 0, 0
 		for d < len(rest) && isDigit(rest[d]) && n <= maxRealtime {
 			n = n*10 + int(rest[d]-'0')
 			d++
 		}
-		if n > maxRealtime {
+		if n > maxRealtime || neg && n > 0 {
 			return -1
 		}
 		return signalRealtime + n
