@@ -289,8 +289,9 @@ func (r *resolver) disconnected(s string, n *Profile) string {
 	if s == "" {
 		return ""
 	}
+	variable := strings.HasPrefix(s, "@")
 	s = dfa.FilterSlashes(r.expand(s, n.Name.Pos))
-	if !strings.HasPrefix(s, "/") {
+	if variable && !strings.HasPrefix(s, "/") {
 		r.errorf(n.Name.Pos, "AA-FLAG", "the path of attach_disconnected begins with '/', not '%s'", s)
 	}
 	return strings.TrimRight(s, "/")
