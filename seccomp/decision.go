@@ -19,8 +19,10 @@ const (
 	wordEnd  = wordIP + 2
 )
 
+// argWord puts later arguments first, as libseccomp's trees do: its rules then
+// come in the order in which decisions are made.
 func argWord(arg int, high bool) word {
-	w := wordArgs + word(2*arg)
+	w := wordArgs + word(2*(5-arg))
 	if !high {
 		w++
 	}
@@ -28,7 +30,7 @@ func argWord(arg int, high bool) word {
 }
 
 // arg splits an argument's word into its argument and half.
-func (w word) arg() (arg int, high bool) { return int(w-wordArgs) / 2, (w-wordArgs)%2 == 0 }
+func (w word) arg() (arg int, high bool) { return 5 - int(w-wordArgs)/2, (w-wordArgs)%2 == 0 }
 
 // variable is what is tested: some bits of a word. Ordered by word, the whole
 // word first.
@@ -63,6 +65,22 @@ type decision struct {
 	act  Action // edges == nil
 	v    variable
 	next []edge // ascending by last; the last one's last is the greatest value
+	// top is the first variable that is asked for anywhere below; in a normal
+	// decision that is v.
+	top variable
+}
+
+var nothing = variable{word: wordEnd}
+
+// newDecision makes a decision that is not looked up or kept.
+func newDecision(v variable, next []edge) *decision {
+	d := &decision{v: v, next: next, top: v}
+	for _, e := range next {
+		if e.to.top.compare(d.top) < 0 {
+			d.top = e.to.top
+		}
+	}
+	return d
 }
 
 // edge leads from all values up to and including last, from behind the edge
@@ -105,7 +123,7 @@ func (b *builder) action(a Action) *decision {
 	d := b.actions[a]
 	if d == nil {
 		b.count++
-		d = &decision{id: b.count, act: a}
+		d = &decision{id: b.count, act: a, top: nothing}
 		b.actions[a] = d
 	}
 	return d
@@ -140,7 +158,8 @@ func (b *builder) choose(v variable, next []edge) *decision {
 	if b.count > maxDecisions {
 		panic(errTooComplex)
 	}
-	d := &decision{id: b.count, v: v, next: slices.Clip(merged)}
+	d := newDecision(v, slices.Clip(merged))
+	d.id = b.count
 	b.byEdges[k] = append(b.byEdges[k], d)
 	return d
 }
@@ -175,24 +194,6 @@ func (b *builder) equal(v variable, k uint32, yes, no *decision) *raw {
 	return b.choose(v, next)
 }
 
-// top is the first variable that a raw decision asks for anywhere.
-func (b *builder) top(d *raw, memo map[*raw]variable) variable {
-	if d.isAction() {
-		return variable{word: wordEnd}
-	}
-	if v, ok := memo[d]; ok {
-		return v
-	}
-	v := d.v
-	for _, e := range d.next {
-		if u := b.top(e.to, memo); u.compare(v) < 0 {
-			v = u
-		}
-	}
-	memo[d] = v
-	return v
-}
-
 // normal turns a raw decision into its normal form.
 func (b *builder) normal(d *raw) *decision {
 	if d.isAction() {
@@ -201,26 +202,25 @@ func (b *builder) normal(d *raw) *decision {
 	if n, ok := b.normals[d]; ok {
 		return n
 	}
-	tops := map[*raw]variable{}
-	v := b.top(d, tops)
+	v := d.top
 	var next []edge
 	// spread works out the values of v from lo to hi, halving the range until
 	// nothing asks for v any more; whole stretches of rules fall away at once.
 	var spread func(d *raw, lo, hi uint32)
 	spread = func(d *raw, lo, hi uint32) {
-		if b.top(d, tops) != v {
+		if d.top != v {
 			next = append(next, edge{hi, b.normal(d)})
 			return
 		}
-		cut := b.cuts(d, v, lo, hi, tops)
+		cut := cuts(d, v, lo, hi)
 		if len(cut) == 0 {
 			// All tests of v come out the same way within the range.
-			next = append(next, edge{hi, b.normal(b.restrict(d, v, lo, hi, tops))})
+			next = append(next, edge{hi, b.normal(restrict(d, v, lo, hi))})
 			return
 		}
 		m := cut[len(cut)/2]
-		spread(b.restrict(d, v, lo, m-1, tops), lo, m-1)
-		spread(b.restrict(d, v, m, hi, tops), m, hi)
+		spread(restrict(d, v, lo, m-1), lo, m-1)
+		spread(restrict(d, v, m, hi), m, hi)
 	}
 	spread(d, 0, v.mask)
 	n := b.choose(v, next)
@@ -229,12 +229,12 @@ func (b *builder) normal(d *raw) *decision {
 }
 
 // cuts lists the values within (lo, hi] at which a test of v changes, sorted.
-func (b *builder) cuts(d *raw, v variable, lo, hi uint32, tops map[*raw]variable) []uint32 {
+func cuts(d *raw, v variable, lo, hi uint32) []uint32 {
 	var cut []uint32
 	seen := map[*raw]bool{}
 	var walk func(*raw)
 	walk = func(d *raw) {
-		for !d.isAction() && !seen[d] && b.top(d, tops) == v {
+		for !d.isAction() && !seen[d] && d.top == v {
 			seen[d] = true
 			if d.v == v {
 				for _, e := range d.next[:len(d.next)-1] {
@@ -256,11 +256,11 @@ func (b *builder) cuts(d *raw, v variable, lo, hi uint32, tops map[*raw]variable
 }
 
 // restrict is d with v known to be within lo and hi.
-func (b *builder) restrict(d *raw, v variable, lo, hi uint32, tops map[*raw]variable) *raw {
+func restrict(d *raw, v variable, lo, hi uint32) *raw {
 	memo := map[*raw]*raw{}
 	var walk func(*raw) *raw
 	walk = func(d *raw) *raw {
-		if d.isAction() || b.top(d, tops) != v {
+		if d.top != v {
 			return d
 		}
 		if r, ok := memo[d]; ok {
@@ -279,18 +279,34 @@ func (b *builder) restrict(d *raw, v variable, lo, hi uint32, tops map[*raw]vari
 				}
 			}
 			next[len(next)-1].last = v.mask
-			r = b.choose(v, next)
+			r = fused(v, next)
 		} else {
 			next := make([]edge, len(d.next))
 			for i, e := range d.next {
 				next[i] = edge{e.last, walk(e.to)}
 			}
-			r = b.choose(d.v, next)
+			r = fused(d.v, next)
 		}
 		memo[d] = r
 		return r
 	}
 	return walk(d)
+}
+
+// fused makes a passing decision with equal neighbours merged.
+func fused(v variable, next []edge) *raw {
+	merged := next[:1]
+	for _, e := range next[1:] {
+		if last := &merged[len(merged)-1]; last.to == e.to {
+			last.last = e.last
+		} else {
+			merged = append(merged, e)
+		}
+	}
+	if len(merged) == 1 {
+		return merged[0].to
+	}
+	return newDecision(v, merged)
 }
 
 // find is the edge of a decision for a value.

@@ -193,7 +193,7 @@ func (e *emitter) body(d *decision) int {
 		if bits, inside, rest, ok := cube(d); ok {
 			other := rest[0].to
 			if len(rest) > 1 {
-				other = &decision{id: -1, v: d.v, next: rest}
+				other = newDecision(d.v, rest)
 			}
 			no := e.decision(inside, after)
 			yes := e.decision(other, after)
@@ -263,14 +263,14 @@ func apart(next []edge, v variable) []edge {
 	}
 	if rest := next[i:]; len(rest) == 5 && rest[0].last == bit-1 && rest[1].last == 2*bit-1 && rest[2].last == 3*bit-1 && rest[3].last == v.mask-1 &&
 		rest[0].to == rest[2].to && rest[1].to == rest[3].to {
-		set := &decision{id: -1, v: v, next: rest[3:]}
-		return append(slices.Clone(next[:i]), edge{v.mask, &decision{id: -1, v: variable{v.word, bit}, next: []edge{{0, rest[0].to}, {bit, set}}}})
+		set := newDecision(v, rest[3:])
+		return append(slices.Clone(next[:i]), edge{v.mask, newDecision(variable{v.word, bit}, []edge{{0, rest[0].to}, {bit, set}})})
 	}
 	if len(next)-i < 8 {
 		return next
 	}
 	low := append(slices.Clone(next[:i]), edge{bit - 1, next[i].to})
-	return append(low, edge{v.mask, &decision{id: -1, v: v, next: next[i:]}})
+	return append(low, edge{v.mask, newDecision(v, next[i:])})
 }
 
 // cube finds single values of an argument that lead to the same place and are

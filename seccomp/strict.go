@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -131,7 +132,11 @@ func signExtended(v uint64, bits int) bool { return int64(v)>>(bits-1) == -1 }
 // lowerStrict makes a chain that tries the most restrictive rule first.
 func (s *callState) lowerStrict(b *builder, otherwise *decision) *raw {
 	rules := slices.Clone(s.rules)
-	slices.SortStableFunc(rules, func(p, q boundRule) int { return int(int64(q.rule.Action.Rank()) - int64(p.rule.Action.Rank())) })
+	slices.SortStableFunc(rules, func(p, q boundRule) int {
+		// Among rules of one action the order is free: those about the same
+		// arguments stay together, in the order in which decisions ask.
+		return cmp.Or(cmp.Compare(q.rule.Action.Rank(), p.rule.Action.Rank()), cmp.Compare(p.rule.Action, q.rule.Action), cmp.Compare(p.shape(), q.shape()))
+	})
 	d := otherwise
 	for i := range rules { // the least restrictive ends up last
 		d = rules[i].test(b, b.action(rules[i].rule.Action), d)
@@ -139,9 +144,19 @@ func (s *callState) lowerStrict(b *builder, otherwise *decision) *raw {
 	return d
 }
 
+// shape has a bit for every argument that is asked about.
+func (r *boundRule) shape() (s uint8) {
+	for i := range r.conds {
+		if r.conds[i].op != 0 {
+			s |= 1 << i
+		}
+	}
+	return s
+}
+
 // test is yes where all conditions hold.
 func (r *boundRule) test(b *builder, yes, no *decision) *raw {
-	for i := 5; i >= 0; i-- {
+	for i := range r.conds { // the last argument ends up outermost
 		if r.conds[i].op != 0 {
 			yes = testArg(b, i, r.conds[i], r.masks[i], yes, no)
 		}
@@ -214,6 +229,18 @@ func (b *builder) three(v variable, k uint32, less, equal, more *decision) *raw 
 	return b.choose(v, next)
 }
 
+// apartAt tells at a glance that two rules exclude each other: both want one
+// argument to be equal to something, and not to the same.
+func apartAt(p, q *boundRule) bool {
+	for i := range p.conds {
+		a, b := p.conds[i], q.conds[i]
+		if a.op == EQ && b.op == EQ && p.masks[i] == q.masks[i] && a.value&p.masks[i] != b.value&q.masks[i] {
+			return true
+		}
+	}
+	return false
+}
+
 // ambiguities reports rules of one call that can both match and differ only in
 // data, so that neither is the more restrictive.
 func (f *Filter) ambiguities(b *builder, a syscalls.Arch, s *callState) diag.List {
@@ -223,7 +250,7 @@ func (f *Filter) ambiguities(b *builder, a syscalls.Arch, s *callState) diag.Lis
 		p := &s.rules[i]
 		for j := range i {
 			q := &s.rules[j]
-			if p.rule == q.rule || p.rule.Action == q.rule.Action || p.rule.Action.Base() != q.rule.Action.Base() {
+			if p.rule == q.rule || p.rule.Action == q.rule.Action || p.rule.Action.Base() != q.rule.Action.Base() || apartAt(p, q) {
 				continue
 			}
 			if both := b.normal(p.test(b, q.test(b, b.action(cbpf.Allow), no), no)); both == no {

@@ -135,7 +135,7 @@ func (e *env) seccompCompile(t *seccompTarget, profile, weights, output string) 
 		}
 	}
 	if output != "" && output != "-" {
-		if err := writeSeccompFile(output, p.Bytes()); err != nil {
+		if err := writeFile(output, p.Bytes()); err != nil {
 			return err
 		}
 	}

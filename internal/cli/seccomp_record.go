@@ -232,7 +232,7 @@ func (e *env) writeRecording(rec *seccomp.Recording, o *recordOptions) error {
 		if err != nil {
 			return err
 		}
-		return writeSeccompFile(name, append(b, '\n'))
+		return writeFile(name, append(b, '\n'))
 	}
 	if o.output != "" {
 		if err := write(o.output, profile); err != nil {
