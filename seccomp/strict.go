@@ -301,10 +301,7 @@ func (v *verdict) strictNumbers(native, x32 *abiTable, isX86 bool, put func(uint
 				d = enosys
 			}
 			if i := t.at[n]; i != 0 {
-				// calls has been sorted: look the number up.
-				if k, ok := slices.BinarySearchFunc(t.calls, nr, func(c callState, nr uint32) int { return int(int64(c.nr) - int64(nr)) }); ok {
-					d = t.calls[k].d
-				}
+				d = t.calls[i-1].d
 			}
 			put(nr, d)
 			from = uint64(nr) + 1

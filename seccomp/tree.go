@@ -2,6 +2,8 @@
 
 package seccomp
 
+import "sync"
+
 // This file finds the best tree of two-way tests for a decision over one
 // variable: the one that executes the fewest instructions on the average, and
 // among those the smallest.
@@ -37,6 +39,7 @@ type planner struct {
 	n      int
 	cost   []float64 // by i*n+j
 	root   []int16   // the edge at which the right half begins; negative: a chain
+	bound  []int16   // root by thresholds alone, for Knuth's bounds
 	single []bool    // the edge is a single value
 	pool   []test
 	each   float64 // testCost or argCost
@@ -44,10 +47,34 @@ type planner struct {
 
 func (p *planner) sum(i, j int) float64 { return p.weight[j+1] - p.weight[i] }
 
+// planners keeps the search's tables from one decision to the next.
+var planners = sync.Pool{New: func() any { return new(planner) }}
+
+func (p *planner) reset(next []edge, n int, each float64) {
+	p.next, p.n, p.each = next, n, each
+	p.weight = grown(p.weight, n+1)
+	p.single = grown(p.single, n)
+	p.weight[0] = 0
+	p.pool = make([]test, 0, 2*n) // the tree outlives the search
+	if n <= exactLimit {
+		p.cost, p.root, p.bound = grown(p.cost, n*n), grown(p.root, n*n), grown(p.bound, n*n)
+	}
+}
+
+// grown is a slice of n elements with any content.
+func grown[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
+
 // plan makes the tree for edges with the given weights.
 func plan(next []edge, weights []float64, each float64) *test {
 	n := len(next)
-	p := &planner{next: next, n: n, each: each, weight: make([]float64, n+1), single: make([]bool, n)}
+	p := planners.Get().(*planner)
+	defer planners.Put(p)
+	p.reset(next, n, each)
 	for i := range next {
 		p.weight[i+1] = p.weight[i] + weights[i]
 		if i > 0 {
@@ -56,7 +83,6 @@ func plan(next []edge, weights []float64, each float64) *test {
 			p.single[i] = next[i].last == 0
 		}
 	}
-	p.pool = make([]test, 0, 2*n)
 	if n > exactLimit {
 		return p.halve(0, n-1)
 	}
@@ -126,11 +152,9 @@ func (p *planner) chainCost(i, j, start int) float64 {
 // are Knuth's: with them the time is quadratic.
 func (p *planner) solve() {
 	n := p.n
-	p.cost = make([]float64, n*n)
-	p.root = make([]int16, n*n)
-	bound := make([]int16, n*n) // root by thresholds alone, for the bounds
+	bound := p.bound
 	for i := range n {
-		bound[i*n+i] = int16(i)
+		bound[i*n+i], p.cost[i*n+i] = int16(i), 0
 	}
 	for size := 2; size <= n; size++ {
 		for i := 0; i+size <= n; i++ {

@@ -150,10 +150,21 @@ type abiTable struct {
 	arch   syscalls.Arch
 	wide   bool
 	calls  []callState
+	sorted []int16 // places in calls, by number
 	at     [syscalls.Count]int16 // 1 + place in calls
 	enosys bool                  // numbers above largest fail with ENOSYS
 	// largest is the highest number that the profile names.
 	largest uint32
+}
+
+// order lists the calls by number.
+func (t *abiTable) order() {
+	t.sorted = make([]int16, 0, len(t.calls))
+	t.arch.EachCall(func(_ uint32, n syscalls.Name) {
+		if i := t.at[n]; i != 0 {
+			t.sorted = append(t.sorted, i-1)
+		}
+	})
 }
 
 type callState struct {
@@ -168,7 +179,7 @@ type callState struct {
 func (t *abiTable) state(n syscalls.Name, nr uint32) (s *callState, fresh bool) {
 	if t.at[n] == 0 {
 		if t.calls == nil {
-			t.calls = make([]callState, 0, 512)
+			t.calls = make([]callState, 0, 448)
 		}
 		t.calls = append(t.calls, callState{nr: nr, name: n})
 		t.at[n] = int16(len(t.calls))
@@ -386,7 +397,7 @@ func (v *verdict) number(group []*abiTable) *decision {
 		} else {
 			native = t
 		}
-		slices.SortFunc(t.calls, func(p, q callState) int { return int(int64(p.nr) - int64(q.nr)) })
+		t.order()
 		points += len(t.calls)
 	}
 	isX86 := group[0].arch.Audit() == syscalls.X86_64.Audit()
@@ -407,7 +418,7 @@ func (v *verdict) number(group []*abiTable) *decision {
 			if t.enosys {
 				limit = min(limit, max(uint64(t.largest), from-min(from, 1)))
 			}
-			for i := range t.calls {
+			for _, i := range t.sorted {
 				c := &t.calls[i]
 				nr := uint64(c.nr)
 				if nr < from || nr > limit {

@@ -235,3 +235,13 @@ func (a Arch) Each(yield func(nr uint32, name string)) {
 		yield(uint32(numbers[a][id]), names[id])
 	}
 }
+
+// EachCall hands over the calls of an ABI in order of number.
+func (a Arch) EachCall(yield func(nr uint32, n Name)) {
+	if !a.IsValid() {
+		return
+	}
+	for _, id := range byNumber[a] {
+		yield(uint32(numbers[a][id]), Name(id))
+	}
+}
