@@ -316,6 +316,7 @@ func compare(t *testing.T, l *libseccomp, f *Filter, n int, rng *rand.Rand) (com
 	big := f.Native.BigEndian()
 	var d cbpf.Data
 	mixedLinear, mixedTree := mixed(linear), mixed(tree)
+	var fresh [2]bool
 	bad := 0
 	for i := range n {
 		c.next(i, &d)
@@ -340,7 +341,26 @@ func compare(t *testing.T, l *libseccomp, f *Filter, n int, rng *rand.Rand) (com
 				if past {
 					continue
 				}
-				if compared++; got != want {
+				compared++
+				if got != want && !fresh[level] {
+					// What the library makes can depend on what it made before
+					// in the same process: ask a new one, once.
+					fresh[level] = true
+					l.start()
+					again, _, _ := l.compile(f, level+1)
+					if level == 0 {
+						linear, mixedLinear = again, mixed(again)
+					} else {
+						tree, mixedTree = again, mixed(again)
+					}
+					if want, past = evalPast(again, mixed(again), &d, big); past {
+						continue
+					}
+					if got == want {
+						t.Logf("libseccomp at level %d answers differently in a new process", level+1)
+					}
+				}
+				if got != want {
 					t.Errorf("arch %#x nr %d args %#x: ours %v, libseccomp at level %d %v", d.Arch, d.Nr, d.Args, got, level+1, want)
 					bad++
 				}

@@ -149,6 +149,9 @@ func (f *Filter) bindings(mode Mode, a syscalls.Arch, n syscalls.Name) []boundRu
 				}
 				b.conds[0] = cond{op: EQ, value: uint64(sub)}
 				b.masks[0] = 0xffffffff
+				if mode == Strict && mux == ipcName { // the upper half is a version
+					b.masks[0] = 0xffff
+				}
 				out = append(out, b)
 			}
 		}

@@ -266,7 +266,8 @@ func mixed(p cbpf.Program) []bool {
 		case i.Op == cbpf.Jump:
 			join(pc+1+int(i.K), a)
 		case i.IsJump():
-			bad[pc] = a.off == many
+			// Comparing the architecture with something else is a lost load.
+			bad[pc] = a.off == many || a.off == cbpf.OffsetArch && len(syscalls.FromAudit(i.K)) == 0
 			join(pc+1+int(i.JT), a)
 			join(pc+1+int(i.JF), a)
 		}

@@ -150,7 +150,7 @@ type abiTable struct {
 	arch   syscalls.Arch
 	wide   bool
 	calls  []callState
-	sorted []int16 // places in calls, by number
+	sorted []int16               // places in calls, by number
 	at     [syscalls.Count]int16 // 1 + place in calls
 	enosys bool                  // numbers above largest fail with ENOSYS
 	// largest is the highest number that the profile names.
