@@ -27,6 +27,7 @@ type shieldRun struct {
 	stats         bool
 	signalOnly    bool
 	filterOnly    bool
+	session       runSession
 }
 
 // newShieldRunCommand runs an unmodified program under the data plane.
@@ -45,7 +46,12 @@ asked for with --allow-insecure-sim. The exit code is that of the program; 125
 means that it could not be started, or that what it wrote could not be kept.`,
 		Example: `  palisade shield run --allow-insecure-sim --volume app.vol:/srv --key-file app.key -- redis-server --dir /srv`,
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return f.run(e, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.session.name != "" && f.insecureSim {
+				return f.runInSession(cmd.Context(), e, args)
+			}
+			return f.run(e, args)
+		},
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.insecureSim, "allow-insecure-sim", false, "run without a trusted environment: for development only")
@@ -58,6 +64,7 @@ means that it could not be started, or that what it wrote could not be kept.`,
 	fl.BoolVar(&f.stats, "stats", false, "say at the end how calls were taken over")
 	fl.BoolVar(&f.signalOnly, "no-rewrite", false, "leave the program's code as it is: every call goes by a signal (slow)")
 	fl.BoolVar(&f.filterOnly, "no-sud", false, "dispatch by the seccomp filter alone, for kernels without Syscall User Dispatch")
+	f.session.register(cmd)
 	fl.SetInterspersed(false)
 	return cmd
 }

@@ -5,6 +5,7 @@ package attest
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,17 @@ func NewSimKey(seed []byte) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("seed of %d bytes, want %d", len(seed), ed25519.SeedSize)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// SimMeasurement is what the simulation measures: the shim, and the program when
+// it comes from the host (zero when it comes from a volume, whose key and root
+// vouch for it).
+func SimMeasurement(shim, program [32]byte) [48]byte {
+	h := sha512.New384()
+	h.Write([]byte("palisade simulated measurement v1\x00"))
+	h.Write(shim[:])
+	h.Write(program[:])
+	return [48]byte(h.Sum(nil))
 }
 
 // SimEvidence makes simulated evidence for a measurement of 48 bytes.

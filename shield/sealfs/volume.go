@@ -189,6 +189,17 @@ func Open(dev Device, key []byte, opts Options) (*Volume, error) {
 	return v, nil
 }
 
+// ReadRoot reads the root of a volume and nothing else: three blocks. It may be
+// called while another process writes the volume.
+func ReadRoot(dev Device, key []byte) (Root, error) {
+	_, k, slots, best, err := readPreamble(dev, key)
+	if err != nil {
+		return Root{}, err
+	}
+	k.wipe()
+	return Root{slots[best].root.generation, slots[best].digest}, nil
+}
+
 // fresh compares the root with what the caller knows.
 func (v *Volume) fresh(o *Options) error {
 	g := v.root.generation
