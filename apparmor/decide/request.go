@@ -340,7 +340,7 @@ func Transition(p *blob.Profile, x uint32) string {
 // Attachments lists the profiles that attach to an executable, the most
 // specific first; the kernel takes the first unless a second is as specific.
 func (s *Set) Attachments(path string) []*blob.Profile {
-	var out []*blob.Profile
+	var exact, out []*blob.Profile
 	for _, n := range s.names {
 		p := s.profiles[n]
 		switch {
@@ -350,7 +350,7 @@ func (s *Set) Attachments(path string) []*blob.Profile {
 				out = append(out, p)
 			}
 		case p.Name == path:
-			return append([]*blob.Profile{p}, out...)
+			exact = append(exact, p)
 		}
 	}
 	for i := 1; i < len(out); i++ {
@@ -358,5 +358,5 @@ func (s *Set) Attachments(path string) []*blob.Profile {
 			out[j], out[j-1] = out[j-1], out[j]
 		}
 	}
-	return out
+	return append(exact, out...)
 }
