@@ -52,6 +52,8 @@ type Fix struct {
 	Booleans map[string]bool `json:"booleans,omitempty"`
 	// Context is the new context of FixRelabel and FixSource.
 	Context string `json:"context,omitempty"`
+
+	node uint32 // of the conditional rule, with FixBoolean; as in ruleEntry
 }
 
 // Leaf is a comparison in a constraint that made it fail.
@@ -267,6 +269,8 @@ func (x *explainer) noRule(inactive []grant) {
 	x.out.Then = x.later(x.source, x.target)
 	if fixes := x.booleanFixes(inactive); len(fixes) > 0 {
 		x.out.Cause = CauseBoolean
+		// The rule that the first fix puts in force is quoted first.
+		slices.SortStableFunc(inactive, func(a, b grant) int { return fixRank(fixes, a) - fixRank(fixes, b) })
 		x.out.Rules = ruleTexts(x.s.policy, inactive)
 		x.out.Text = fmt.Sprintf("the rule that allows %s to %s %s:%s is off: %s", src, x.out.Permission, tgt, x.out.Class, x.out.Rules[0])
 		if len(x.out.Then) == 0 {
@@ -323,7 +327,7 @@ func (x *explainer) booleanFixes(inactive []grant) []Fix {
 		}
 		seen[g.entry.node] = true
 		if settings := x.s.smallestSetting(g.entry.node); settings != nil {
-			fixes = append(fixes, Fix{Kind: FixBoolean, Text: settingText(settings), Booleans: settings})
+			fixes = append(fixes, Fix{Kind: FixBoolean, Text: settingText(settings), Booleans: settings, node: g.entry.node})
 		}
 	}
 	// The fewest settings first, and among them what changes the fewest rules.
@@ -331,6 +335,14 @@ func (x *explainer) booleanFixes(inactive []grant) []Fix {
 		return cmp.Or(len(a.Booleans)-len(b.Booleans), x.s.rulesBehind(a.Booleans)-x.s.rulesBehind(b.Booleans))
 	})
 	return fixes[:min(len(fixes), maxRules)]
+}
+
+// fixRank is the index of the fix that puts a rule in force.
+func fixRank(fixes []Fix, g grant) int {
+	if i := slices.IndexFunc(fixes, func(f Fix) bool { return f.node == g.entry.node }); i >= 0 {
+		return i
+	}
+	return len(fixes)
 }
 
 // rulesBehind counts the rules that depend on booleans.
