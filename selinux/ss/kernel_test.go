@@ -5,6 +5,7 @@
 package ss
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -74,6 +75,7 @@ func kernelAnswers(t *testing.T) {
 	s := loadServer(t, data)
 	k := &kernel{t: t, s: s, g: newGenerator(s.policy, 23)}
 	k.setContexts()
+	k.readBack()
 	k.phase("as the policy is", n*3/4)
 	k.flipBooleans()
 	k.phase("with other booleans", n/4)
@@ -98,6 +100,36 @@ func (k *kernel) errf(format string, args ...any) {
 func (k *kernel) setContexts() {
 	k.texts = append(k.g.contexts(400), transitionContexts(k.g, 400)...)
 	k.contexts = resolve(k.s, k.texts)
+}
+
+// readBack reads the policy that the kernel writes from its memory, in an order of
+// its own: it must come out as it went in and decide alike.
+func (k *kernel) readBack() {
+	data, err := os.ReadFile(selinuxfs + "/policy")
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	back := loadServer(k.t, data)
+	out, err := back.policy.Encode()
+	if err != nil || !bytes.Equal(out, data) {
+		k.t.Errorf("the kernel's own policy is not written back as it was: %v", err)
+	}
+	theirs := resolve(back, k.texts)
+	for range 2000 {
+		a, b := k.pair()
+		class := k.s.policy.ClassName(policydb.ClassID(k.g.class()))
+		if (k.contexts[a] == nil) != (theirs[a] == nil) || (k.contexts[b] == nil) != (theirs[b] == nil) {
+			k.errf("%s, %s: valid in one form of the policy only", k.texts[a], k.texts[b])
+			continue
+		}
+		if k.contexts[a] == nil || k.contexts[b] == nil || class == "" {
+			continue
+		}
+		got, want := back.Decide(theirs[a], theirs[b], back.Class(class)), k.s.Decide(k.contexts[a], k.contexts[b], k.s.Class(class))
+		if got != want {
+			k.errf("read back: %s %s %s: %s, was %s", k.texts[a], k.texts[b], class, describe(got), describe(want))
+		}
+	}
 }
 
 // ask writes a question to a file of selinuxfs and reads the answer.

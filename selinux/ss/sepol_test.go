@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/palisade-sec/palisade/internal/oracle"
+	"github.com/palisade-sec/palisade/internal/selinuxtest"
 	"github.com/palisade-sec/palisade/selinux/policydb"
 )
 
@@ -169,6 +170,12 @@ func TestConfirmDecide(t *testing.T) {
 	}
 }
 
+func compiled(file string, version int, flags ...string) func(testing.TB) []byte {
+	return func(tb testing.TB) []byte {
+		return selinuxtest.CompileFile(tb, "../policydb/testdata/"+file, version, flags...)
+	}
+}
+
 // withoutQuirks leaves out contexts that libsepol takes and the kernel refuses:
 // those whose range ends in a dash.
 func withoutQuirks(texts []string) []string {
@@ -193,6 +200,14 @@ func decideCases(*testing.T) []decideCase {
 		{"every", "", everyPolicy, 100_000, 20_000},
 		{"every booleans", "booleans", everyPolicy, 50_000, 10_000},
 		{"talos", "", talosPolicy, 100_000, 20_000},
+		{"no levels", "", compiled("every-nomls.conf", 33), 20_000, 5_000},
+		{"no levels booleans", "booleans", compiled("every-nomls.conf", 31), 20_000, 5_000},
+		{"version 24", "", compiled("old.conf", 24, "-M"), 20_000, 5_000},
+		{"version 23", "", compiled("old.conf", 23, "-M"), 20_000, 5_000},
+		{"version 20", "", compiled("old.conf", 20, "-M"), 20_000, 5_000},
+		{"version 19", "", compiled("old.conf", 19, "-M"), 20_000, 5_000},
+		{"version 15", "", compiled("old-nomls.conf", 15), 20_000, 5_000},
+		{"xen", "", compiled("xen.conf", 24, "-t", "xen"), 20_000, 5_000},
 	}
 }
 
