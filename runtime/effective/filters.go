@@ -47,6 +47,11 @@ func readFilters(pid int) []string {
 	if !stopped(pid) {
 		return nil
 	}
+	return hashFilters(pid)
+}
+
+// hashFilters hashes the filters of a process that is stopped for this thread.
+func hashFilters(pid int) []string {
 	hashes := []string{}
 	buf := make([]byte, maxInstructions*sockFilterSize)
 	for i := range maxFilters {

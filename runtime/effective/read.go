@@ -27,13 +27,19 @@ var ErrGone = errors.New("the process has ended")
 // there are to look at comes from asked. Landlock is in force when a filter is
 // found that the last step installs after it. The process may be hostile; it is
 // stopped for a moment, when filters are to be found. The error wraps [ErrGone].
-func Read(pid int, asked State) (State, error) {
+func Read(pid int, asked State) (State, error) { return readWith(pid, asked, filterHashes) }
+
+// ReadStopped is Read of a process that is stopped for the calling thread, its
+// tracer.
+func ReadStopped(pid int, asked State) (State, error) { return readWith(pid, asked, hashFilters) }
+
+func readWith(pid int, asked State, hashes func(int) []string) (State, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return State{}, fmt.Errorf("process %d: %w", pid, gone(err))
 	}
 	defer unix.Close(pidfd)
-	st, err := read(pid, asked)
+	st, err := read(pid, asked, hashes)
 	// A number that came to mean another process in between would have been
 	// read in vain.
 	if serr := unix.PidfdSendSignal(pidfd, 0, nil, 0); serr != nil {
@@ -52,7 +58,7 @@ func gone(err error) error {
 	return err
 }
 
-func read(pid int, asked State) (State, error) {
+func read(pid int, asked State, hashes func(int) []string) (State, error) {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	st := State{MaskedPaths: []string{}, ReadOnlyPaths: []string{}, Namespaces: []string{}}
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
@@ -63,7 +69,7 @@ func read(pid int, asked State) (State, error) {
 		return st, err
 	}
 	if asked.Seccomp.SHA256 != nil && st.Seccomp.Mode == SeccompFilter {
-		st.Seccomp.SHA256 = filterHashes(pid)
+		st.Seccomp.SHA256 = hashes(pid)
 	}
 	// Where filters cannot be read there is nothing to go by but that the step
 	// ended well.

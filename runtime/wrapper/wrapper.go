@@ -71,7 +71,7 @@ func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 	}
 	w := &wrapper{call: c, cfg: cfg, runtime: rt, place: place, free: free}
 	switch c.command {
-	case "create", "run", "exec", "delete":
+	case "create", "run", "exec", "delete", "start":
 		if c.id() == "" {
 			break // the runtime says what is missing
 		}
@@ -90,6 +90,8 @@ func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 		}
 	case "delete":
 		return w.delete()
+	case "start":
+		return w.start()
 	default:
 		if err := w.create(); err != nil {
 			return 0, err
