@@ -39,6 +39,9 @@ type File struct {
 	Name  string
 	Text  []byte
 	Items []Item
+	// Broken tells that Parse found errors, so that the tree lacks what could not
+	// be read. Resolving it finds further errors, but never gives a policy.
+	Broken bool
 }
 
 // Span implements [Node].

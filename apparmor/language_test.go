@@ -229,6 +229,15 @@ func TestAllErrorsAtOnce(t *testing.T) {
 	if want := []int{1, 3, 8, 12}; !slices.Equal(lines, want) {
 		t.Errorf("syntax errors on lines %v, want %v: %v", lines, want, diags)
 	}
+	f, _ := Parse("p", []byte(text))
+	_, diags = Resolve(f, Env{})
+	lines = nil
+	for _, d := range diags.Sorted() {
+		lines = append(lines, d.Span.Start.Line)
+	}
+	if want := []int{2, 4, 5, 6, 9, 14}; !slices.Equal(lines, want) {
+		t.Errorf("further errors on lines %v, want %v: %v", lines, want, diags)
+	}
 	good := strings.NewReplacer("b,\n", "b\n", "/a rw /b r", "/a rw", "~", "", "/e r\n", "/e r,\n").Replace(text)
 	_, diags = check(good, Env{})
 	lines = nil

@@ -20,12 +20,14 @@ const (
 // errors; the list is complete, up to a hundred errors.
 //
 // What needs other files or the meaning of names (variables, conflicts between
-// rules) is left to [Resolve].
+// rules) is left to [Resolve], which also takes a broken file, for the errors in
+// what could be read.
 func Parse(name string, text []byte) (*File, diag.List) {
 	var diags diag.List
 	f := &File{Name: name, Text: text}
 	if len(text) > maxText {
 		diags.Errorf(diag.Span{File: name}, "AA-TOO-LARGE", "the file is larger than %d bytes", maxText)
+		f.Broken = true
 		return f, diags
 	}
 	lx := newLexer(name, string(text), &diags)
@@ -33,6 +35,7 @@ func Parse(name string, text []byte) (*File, diag.List) {
 	for _, r := range p.items(ctxFile) {
 		f.Items = append(f.Items, r)
 	}
+	f.Broken = diags.HasErrors()
 	return f, diags
 }
 
@@ -143,7 +146,7 @@ func (p *parser) sync() {
 		switch p.peek().kind {
 		case tEOF, tClose, tInclude:
 			return
-		case tEndOfRule:
+		case tEndOfRule, tError: // behind an error the lexer begins at a new line
 			p.next()
 			return
 		case tOpen:
@@ -241,7 +244,7 @@ func (p *parser) item(ctx context) (r Rule) {
 				panic(e)
 			}
 			r = nil
-			if p.last().kind != tEndOfRule || p.i == start {
+			if k := p.last().kind; p.i == start || k != tEndOfRule && k != tError {
 				p.sync()
 			}
 		}

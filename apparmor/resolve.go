@@ -71,6 +71,9 @@ func Resolve(file *File, env Env) (*Policy, diag.List) {
 		}
 	}
 	r.finish()
+	if file.Broken && !r.diags.HasErrors() {
+		r.errorf(file.Span(), "AA-BROKEN", "the file has syntax errors")
+	}
 	if r.diags.HasErrors() {
 		return nil, r.diags
 	}
@@ -103,7 +106,13 @@ type profileDraft struct {
 	body     blockBody
 }
 
+// ofNames are the errors that a declaration that could not be read brings about.
+var ofNames = map[string]bool{"AA-VARIABLE": true, "AA-VAR-UNDECLARED": true, "AA-CONDITION": true}
+
 func (r *resolver) errorf(at diag.Span, code, format string, args ...any) {
+	if r.policy.Files[0].Broken && ofNames[code] {
+		return
+	}
 	switch {
 	case len(r.diags) < maxErrors:
 		r.diags.Errorf(at, code, format, args...)

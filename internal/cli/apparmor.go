@@ -150,12 +150,12 @@ func (s *appArmorSource) load(e *env, path string, configure ...func(*apparmor.E
 	}
 	file, diags := apparmor.Parse(name, text)
 	out := &profileFindings{name: name, text: text, list: diags}
-	if diags.HasErrors() {
-		// Names and conflicts are only worth checking in a whole tree.
-		return nil, out, nil
-	}
 	policy, more := apparmor.Resolve(file, env)
-	out.list = append(out.list, more...)
+	for _, d := range more {
+		if d.Code != "AA-BROKEN" { // what is broken has been said
+			out.list = append(out.list, d)
+		}
+	}
 	if policy != nil {
 		out.profiles = policy.Profiles
 	}
