@@ -323,7 +323,7 @@ func TestDeadRules(t *testing.T) {
 }
 
 func TestAttachments(t *testing.T) {
-	set := NewSet(compiled(t, "profile a /usr/bin/* { }\nprofile b /usr/bin/x* { }\n/usr/bin/xx { }\n", compile.Options{}).Blobs()...)
+	set := NewSet(compiled(t, "profile a /usr/bin/* { }\nprofile b /usr/bin/xx* { }\n/usr/bin/xx { }\n", compile.Options{}).Blobs()...)
 	var names []string
 	for _, p := range set.Attachments("/usr/bin/xx") {
 		names = append(names, p.Name)
