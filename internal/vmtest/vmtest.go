@@ -36,6 +36,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,6 +180,11 @@ func Run(t *testing.T, c Config, fn func(t *testing.T)) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, qemu, args...)
+	// A machine must not outlive a test binary that is killed. The kernel ties
+	// that to the thread that starts it, which therefore is kept.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	msg, err := cmd.CombinedOutput()
 	kernelLog, _ := os.ReadFile(console)
 	out, _ := os.ReadFile(results)
