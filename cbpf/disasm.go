@@ -59,8 +59,10 @@ func WordName(off uint32, bigEndian bool) string {
 	return fmt.Sprintf("args[%d].%s", (off-OffsetArgs)/8, half)
 }
 
-var aluNames = map[uint16]string{AddOp: "add", SubOp: "sub", MulOp: "mul", DivOp: "div", OrOp: "or", AndOp: "and", LshOp: "lsh", RshOp: "rsh", NegOp: "neg", ModOp: "mod", XorOp: "xor"}
-var jumpNames = map[uint16]string{JeqOp: "jeq", JgtOp: "jgt", JgeOp: "jge", JsetOp: "jset"}
+var (
+	aluNames  = map[uint16]string{AddOp: "add", SubOp: "sub", MulOp: "mul", DivOp: "div", OrOp: "or", AndOp: "and", LshOp: "lsh", RshOp: "rsh", NegOp: "neg", ModOp: "mod", XorOp: "xor"}
+	jumpNames = map[uint16]string{JeqOp: "jeq", JgtOp: "jgt", JgeOp: "jge", JsetOp: "jset"}
+)
 
 func (i Instruction) text(at int, bigEndian bool) string {
 	operand := fmt.Sprintf("#%#x", i.K)

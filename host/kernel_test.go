@@ -109,9 +109,14 @@ func checkPreset(t *testing.T, s *Status, name string) {
 		}
 	}
 	for _, c := range []struct{ got, want any }{
-		{got.SELinux, want.SELinux}, {got.AppArmor.State, want.AppArmor.State}, {got.Landlock.ABI, want.Landlock.ABI},
-		{got.Seccomp, want.Seccomp}, {got.BPFLSM, want.BPFLSM}, {got.UserNamespaces.Unprivileged, want.UserNamespaces.Unprivileged},
-		{got.Cgroup.Mode, want.Cgroup.Mode}, {got.Lockdown, want.Lockdown},
+		{got.SELinux, want.SELinux},
+		{got.AppArmor.State, want.AppArmor.State},
+		{got.Landlock.ABI, want.Landlock.ABI},
+		{got.Seccomp, want.Seccomp},
+		{got.BPFLSM, want.BPFLSM},
+		{got.UserNamespaces.Unprivileged, want.UserNamespaces.Unprivileged},
+		{got.Cgroup.Mode, want.Cgroup.Mode},
+		{got.Lockdown, want.Lockdown},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("%s: %+v, the preset has %+v", name, c.got, c.want)

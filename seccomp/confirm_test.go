@@ -29,10 +29,18 @@ var dockerCaps = []string{
 var (
 	x86Family = []syscalls.Arch{syscalls.X86_64, syscalls.X86, syscalls.X32}
 	families  = [][]syscalls.Arch{
-		x86Family, {syscalls.X86_64}, {syscalls.X86_64, syscalls.X86}, {syscalls.X86_64, syscalls.X32},
-		{syscalls.ARM64, syscalls.ARM}, {syscalls.S390X, syscalls.S390}, {syscalls.PPC64LE}, {syscalls.RISCV64},
-		{syscalls.MIPS64, syscalls.MIPS, syscalls.MIPS64N32}, {syscalls.MIPSEL64, syscalls.MIPSEL, syscalls.MIPSEL64N32},
-		{syscalls.PPC64, syscalls.PPC}, {syscalls.PARISC64, syscalls.PARISC},
+		x86Family,
+		{syscalls.X86_64},
+		{syscalls.X86_64, syscalls.X86},
+		{syscalls.X86_64, syscalls.X32},
+		{syscalls.ARM64, syscalls.ARM},
+		{syscalls.S390X, syscalls.S390},
+		{syscalls.PPC64LE},
+		{syscalls.RISCV64},
+		{syscalls.MIPS64, syscalls.MIPS, syscalls.MIPS64N32},
+		{syscalls.MIPSEL64, syscalls.MIPSEL, syscalls.MIPSEL64N32},
+		{syscalls.PPC64, syscalls.PPC},
+		{syscalls.PARISC64, syscalls.PARISC},
 	}
 )
 

@@ -166,8 +166,15 @@ var fileWords = []struct {
 	bit  uint32
 	word string
 }{
-	{blob.MayExec, "exec"}, {blob.MayWrite, "write"}, {blob.MayRead, "read"}, {blob.MayAppend, "append"}, {blob.MayLink, "link"},
-	{blob.MayLock, "lock"}, {blob.MayMmap, "mmap"}, {blob.MayOnexec, "change_profile on exec"}, {blob.MayChangeProfile, "change_profile"},
+	{blob.MayExec, "exec"},
+	{blob.MayWrite, "write"},
+	{blob.MayRead, "read"},
+	{blob.MayAppend, "append"},
+	{blob.MayLink, "link"},
+	{blob.MayLock, "lock"},
+	{blob.MayMmap, "mmap"},
+	{blob.MayOnexec, "change_profile on exec"},
+	{blob.MayChangeProfile, "change_profile"},
 }
 
 // String is the request in words.

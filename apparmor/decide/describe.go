@@ -32,9 +32,18 @@ var permWords = map[apparmor.Class][]permWord{
 	apparmor.ClassMount:  {{apparmor.MayMount, "mount"}, {apparmor.MayUmount, "umount"}, {apparmor.MayPivotRoot, "pivot_root"}},
 	apparmor.ClassDBus:   {{apparmor.DBusSend, "send"}, {apparmor.DBusReceive, "receive"}, {apparmor.DBusEavesdrop, "eavesdrop"}, {apparmor.DBusBind, "bind"}},
 	apparmor.ClassNetV8: {
-		{apparmor.NetSend, "send"}, {apparmor.NetReceive, "receive"}, {apparmor.NetCreate, "create"}, {apparmor.NetShutdown, "shutdown"},
-		{apparmor.NetConnect, "connect"}, {apparmor.NetSetattr, "setattr"}, {apparmor.NetGetattr, "getattr"}, {apparmor.NetAccept, "accept"},
-		{apparmor.NetBind, "bind"}, {apparmor.NetListen, "listen"}, {apparmor.NetSetopt, "setopt"}, {apparmor.NetGetopt, "getopt"},
+		{apparmor.NetSend, "send"},
+		{apparmor.NetReceive, "receive"},
+		{apparmor.NetCreate, "create"},
+		{apparmor.NetShutdown, "shutdown"},
+		{apparmor.NetConnect, "connect"},
+		{apparmor.NetSetattr, "setattr"},
+		{apparmor.NetGetattr, "getattr"},
+		{apparmor.NetAccept, "accept"},
+		{apparmor.NetBind, "bind"},
+		{apparmor.NetListen, "listen"},
+		{apparmor.NetSetopt, "setopt"},
+		{apparmor.NetGetopt, "getopt"},
 	},
 }
 

@@ -132,9 +132,17 @@ type appArmorStatus struct {
 
 // mediated are the features that stand for what AppArmor can mediate.
 var mediated = [][2]string{
-	{"file", "files"}, {"capability", "capabilities"}, {"network_v8 network_v9", "sockets"}, {"network_v9/af_unix network/af_unix", "unix socket peers"},
-	{"mount", "mounts"}, {"signal", "signals"}, {"ptrace", "ptrace"}, {"dbus", "D-Bus"}, {"namespaces/mask/userns_create", "user namespaces"},
-	{"ipc/posix_mqueue", "message queues"}, {"io_uring", "io_uring"},
+	{"file", "files"},
+	{"capability", "capabilities"},
+	{"network_v8 network_v9", "sockets"},
+	{"network_v9/af_unix network/af_unix", "unix socket peers"},
+	{"mount", "mounts"},
+	{"signal", "signals"},
+	{"ptrace", "ptrace"},
+	{"dbus", "D-Bus"},
+	{"namespaces/mask/userns_create", "user namespaces"},
+	{"ipc/posix_mqueue", "message queues"},
+	{"io_uring", "io_uring"},
 }
 
 func newAppArmorStatusCommand(e *env) *cobra.Command {

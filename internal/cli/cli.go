@@ -104,7 +104,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := bufio.NewWriterSize(stdout, 64<<10)
 	e := &env{stdin: stdin, stdout: &flusher{out}, stderr: stderr}
 	root := newRoot(e)
-	root.SetArgs(args)
+	root.SetArgs(doubleDashes(args))
 	root.SetIn(stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(stderr)

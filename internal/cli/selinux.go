@@ -24,9 +24,11 @@ var selinuxVerbs = []func(*env) *cobra.Command{
 	newSELinuxDecideCommand,
 	newSELinuxExplainCommand,
 	newSELinuxInfoCommand,
+	newSELinuxIsolateCommand,
 	newSELinuxMemberCommand,
 	newSELinuxReencodeCommand,
 	newSELinuxRelabelCommand,
+	newSELinuxSearchCommand,
 	newSELinuxTransitionCommand,
 	newSELinuxValidateTransCommand,
 }

@@ -105,13 +105,17 @@ func Isolate(server *ss.Server, contexts []*ss.Context, accepted Accepted) (Proo
 	iso := &isolation{s: server, p: server.Policy(), accepted: accepted, seen: map[Residual]bool{}, owns: map[policydb.TypeID][]owned{}}
 	kinds := map[pairKind]bool{}
 	proof := Proof{Residual: []Residual{}, Problems: []string{}}
+	sides := make([]side, len(contexts))
+	for i, c := range contexts {
+		sides[i] = prepare(c.Values())
+	}
 	for i, a := range contexts {
 		for j, b := range contexts {
 			if i == j {
 				continue
 			}
 			proof.Pairs++
-			k := kindOf(a.Values(), b.Values())
+			k := kindOf(&sides[i], &sides[j])
 			if kinds[k] {
 				continue
 			}
@@ -141,23 +145,72 @@ type pairKind struct {
 
 type relation uint8
 
-func relate(a, b policydb.Level) relation {
+// flat is a level as plain words, for the many comparisons of many contexts.
+type flat struct {
+	sensitivity policydb.SensID
+	words       []uint64
+}
+
+func flatten(l policydb.Level) flat {
+	f := flat{sensitivity: l.Sensitivity}
+	for bit := range l.Categories.Bits() {
+		for int(bit/64) >= len(f.words) {
+			f.words = append(f.words, 0)
+		}
+		f.words[bit/64] |= 1 << (bit % 64)
+	}
+	return f
+}
+
+func (f flat) dominates(g flat) bool {
+	if f.sensitivity < g.sensitivity || len(f.words) < len(g.words) {
+		return false
+	}
+	for i, w := range g.words {
+		if w&^f.words[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func relate(a, b flat) relation {
 	var r relation
-	if a.Dominates(b) {
+	if a.dominates(b) {
 		r |= 1
 	}
-	if b.Dominates(a) {
+	if b.dominates(a) {
 		r |= 2
 	}
 	return r
 }
 
-func kindOf(a, b policydb.Context) pairKind {
-	l1, h1, l2, h2 := a.Range.Low, a.Range.High, b.Range.Low, b.Range.High
-	return pairKind{
-		a.User, b.User, a.Role, b.Role, a.Type, b.Type,
-		[6]relation{relate(l1, l2), relate(l1, h2), relate(h1, l2), relate(h1, h2), relate(l1, h1), relate(l2, h2)},
+// side is one context of a pair, prepared.
+type side struct {
+	user      policydb.UserID
+	role      policydb.RoleID
+	typ       policydb.TypeID
+	low, high flat
+	single    bool
+	own       relation
+}
+
+func prepare(c policydb.Context) side {
+	s := side{user: c.User, role: c.Role, typ: c.Type, low: flatten(c.Range.Low), high: flatten(c.Range.High)}
+	s.single = c.Range.Low.Equal(c.Range.High)
+	s.own = relate(s.low, s.high)
+	return s
+}
+
+func kindOf(a, b *side) pairKind {
+	k := pairKind{a.user, b.user, a.role, b.role, a.typ, b.typ, [6]relation{4: a.own, 5: b.own}}
+	k.levels[3] = relate(a.high, b.high)
+	if a.single && b.single {
+		k.levels[0], k.levels[1], k.levels[2] = k.levels[3], k.levels[3], k.levels[3]
+		return k
 	}
+	k.levels[0], k.levels[1], k.levels[2] = relate(a.low, b.low), relate(a.low, b.high), relate(a.high, b.low)
+	return k
 }
 
 type owned struct {
@@ -237,12 +290,25 @@ func (iso *isolation) owned(b *ss.Context) []owned {
 			masks[c.ID()] |= c.PermissionMask(perm)
 		}
 	}
+	// Pipes and entries of /proc have the type of a process; those of other
+	// domains are not b's, whatever b may do with them.
+	domain := map[policydb.TypeID]bool{}
+	for i := range iso.p.Roles.Entries {
+		if r := &iso.p.Roles.Entries[i]; policydb.RoleID(r.Value) != policydb.ObjectRole {
+			for t := range r.Types.Values() {
+				domain[policydb.TypeID(t)] = true
+			}
+		}
+	}
 	set := map[owned]bool{}
 	for g := range iso.s.Grants(b.Type()) {
 		if masks[g.Class]&g.Allowed == 0 {
 			continue
 		}
 		for _, t := range iso.p.TypesOf(g.Target) {
+			if domain[t] && t != b.Type() {
+				continue
+			}
 			set[owned{g.Class, t}] = true
 			if fs != 0 {
 				set[owned{fs, t}] = true // mounted with that label

@@ -209,8 +209,18 @@ func TestConfirmSearchSources(t *testing.T) {
 		t.Run(filepath.Base(conf), func(t *testing.T) {
 			p := load(t, out)
 			for _, args := range [][]string{
-				{"-A"}, {"--dontaudit"}, {"--auditallow"}, {"-T"}, {"--type_change"}, {"--type_member"},
-				{"--allowxperm"}, {"--dontauditxperm"}, {"--auditallowxperm"}, {"--role_allow"}, {"--role_trans"}, {"--range_trans"},
+				{"-A"},
+				{"--dontaudit"},
+				{"--auditallow"},
+				{"-T"},
+				{"--type_change"},
+				{"--type_member"},
+				{"--allowxperm"},
+				{"--dontauditxperm"},
+				{"--auditallowxperm"},
+				{"--role_allow"},
+				{"--role_trans"},
+				{"--range_trans"},
 			} {
 				confirm(t, sesearch, out, p, args)
 			}
