@@ -47,6 +47,10 @@ func OpenImage(name string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s: neither an image nor an archive", name)
+	}
 	b := bufio.NewReaderSize(f, 1<<20)
 	if magic, _ := b.Peek(2); string(magic) == "\x1f\x8b" {
 		z, err := gzip.NewReader(b)

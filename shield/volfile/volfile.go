@@ -86,13 +86,14 @@ func flock(f *os.File, how int) error {
 
 // Create calls fill with a new empty file and gives it the name when fill
 // succeeded: the name has the whole volume or what it had before. Without
-// replace an existing file is refused.
+// replace an existing file is refused. A process that is killed leaves nothing
+// where the file system knows files without a name.
 func Create(name string, replace bool, fill func(*File) error) (err error) {
 	if _, err := os.Lstat(name); err == nil && !replace {
 		return &os.PathError{Op: "create", Path: name, Err: os.ErrExist}
 	}
 	dir := filepath.Dir(name)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
+	f, temporary, err := nameless(dir, name)
 	if err != nil {
 		return err
 	}
@@ -100,8 +101,8 @@ func Create(name string, replace bool, fill func(*File) error) (err error) {
 		if e := f.Close(); err == nil {
 			err = e
 		}
-		if err != nil {
-			os.Remove(f.Name())
+		if temporary != "" && err != nil {
+			os.Remove(temporary)
 		}
 	}()
 	if err := flock(f, unix.LOCK_EX); err != nil {
@@ -113,20 +114,50 @@ func Create(name string, replace bool, fill func(*File) error) (err error) {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	if temporary == "" {
+		temporary = filepath.Join(dir, fmt.Sprintf(".%s.%d", filepath.Base(name), os.Getpid()))
+		if !replace {
+			temporary = name
+		}
+		if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temporary, unix.AT_SYMLINK_FOLLOW); err != nil {
+			err = &os.LinkError{Op: "link", Old: "new volume", New: temporary, Err: err}
+			temporary = ""
+			return err
+		}
+	} else if !replace {
+		if err := os.Link(temporary, name); err != nil {
+			return err
+		}
+		if err := os.Remove(temporary); err != nil {
+			return err
+		}
+	}
 	if replace {
-		err = os.Rename(f.Name(), name)
-	} else if err = os.Link(f.Name(), name); err == nil {
-		err = os.Remove(f.Name())
+		if err := os.Rename(temporary, name); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
+	temporary = ""
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// nameless makes a file without a name, or one with a temporary name, which it
+// returns, where the file system does not know such files.
+func nameless(dir, name string) (f *os.File, temporary string, err error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), name), "", nil
+	}
+	f, err = os.CreateTemp(dir, "."+filepath.Base(name)+".*")
+	if err != nil {
+		return nil, "", err
+	}
+	return f, f.Name(), nil
 }
 
 // ReadKey reads a key file: 32 bytes as they are, or 64 hexadecimal digits, or
