@@ -8,6 +8,9 @@ shield-evil: deps ## a host that lies: a million forged results, a hundred thous
 	REQUIRE_ORACLES=1 SHIELD_EVIL_RESULTS=$(or $(RESULTS),1000000) SHIELD_EVIL_VOLUMES=$(or $(VOLUMES),100000) \
 		$(GO) test -count=1 -timeout 3h -v -run 'TestEvil|TestCrash' ./shield/shim
 
+shield-bench: ## the shield beside the bare programs and gocryptfs, in one run
+	$(GO) test -run "^$$" -bench . -benchtime 1x -timeout 60m ./shield/shim
+
 shield-tcb: ## lines of C and assembly that have to be trusted (without empty lines and comments)
 	@cat shield/shim/src/*.[chS] | awk ' \
 	  /^[ \t]*\/\*.*\*\/[ \t]*$$/ {next} /^[ \t]*\/\*/ {c=1} c {if (/\*\//) c=0; next} NF {n++} \

@@ -14,7 +14,7 @@ struct phdr {
 	u32 type, flags;
 	u64 offset, vaddr, paddr, filesz, memsz, align;
 };
-enum { PT_LOAD = 1, PT_INTERP = 3, MAX_PHDR = 64 };
+enum { PT_LOAD = 1, PT_DYNAMIC = 2, PT_INTERP = 3, MAX_PHDR = 64 };
 enum { AT_PHDR = 3, AT_PHNUM = 5, AT_BASE = 7, AT_ENTRY = 9, AT_EXECFN = 31, AT_SYSINFO_EHDR = 33 };
 
 static long read_headers(int fd, struct ehdr *eh, struct phdr *ph)
@@ -154,6 +154,33 @@ static void load_image(int fd, const char *path, struct image *im)
 	im->phnum = eh.phnum;
 }
 
+/* The kernel's page of time functions. The program does not see it; we use it. */
+long (*vdso_gettime)(u64 clock, u64 *ts);
+u64 vdso_base, vdso_end;
+
+static void find_vdso(u64 base)
+{
+	struct ehdr *eh = (void *)base;
+	struct phdr *ph = (void *)(base + eh->phoff);
+	u64 size = 0, strtab = 0, symtab = 0;
+	for (int i = 0; i < eh->phnum; i++) {
+		if (ph[i].type == PT_LOAD)
+			size = ALIGN_UP(ph[i].vaddr + ph[i].memsz, PAGE);
+		for (u64 *d = (u64 *)(base + ph[i].vaddr); ph[i].type == PT_DYNAMIC && *d; d += 2) {
+			if (*d == 5)
+				strtab = d[1];
+			if (*d == 6)
+				symtab = d[1];
+		}
+	}
+	for (struct { u32 name; u8 info, other; u16 shndx; u64 value, size; } *y = (void *)(base + symtab); symtab && (u64)y < base + strtab; y++)
+		if (streq((char *)base + strtab + y->name, "__vdso_clock_gettime")) {
+			vdso_base = base;
+			vdso_end = base + size;
+			vdso_gettime = (void *)(base + y->value);
+		}
+}
+
 /*
  * program_load maps the program (fd, or the file at path when fd < 0) and puts
  * onto the thread's frame how it starts. The vectors of arguments, environment and
@@ -242,7 +269,7 @@ void program_load(int fd, const char *path, u64 *sp)
 	for (u64 i = 0; i < naux; i++) {
 		u64 k = aux[2 * i], v = aux[2 * i + 1];
 		switch (k) {
-		case AT_SYSINFO_EHDR: continue; /* no vDSO: time comes through us */
+		case AT_SYSINFO_EHDR: find_vdso(v); continue; /* time comes through us */
 		case AT_PHDR: v = im.phdr; break;
 		case AT_PHNUM: v = im.phnum; break;
 		case AT_BASE: v = im.has_interp ? ld.base : 0; break;

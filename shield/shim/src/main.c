@@ -25,7 +25,9 @@ struct thread *thread_new(void)
 {
 	for (struct slot *s = slots; s; s = s->next)
 		if (__sync_bool_compare_and_swap(&s->t.inuse, 0, 1)) {
+			u8 *copy = s->t.copy;
 			memset(&s->t.pend, 0, sizeof s->t - offsetof(struct thread, pend));
+			s->t.copy = copy;
 			s->t.inuse = 1;
 			return &s->t;
 		}

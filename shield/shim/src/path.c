@@ -16,7 +16,9 @@ void vol_enter(void)
 	if (!me || forked_pid)
 		me = H(NR_getpid, 0), forked_pid = 0;
 	struct lock *l = &V->lock;
-	while ((c = __sync_val_compare_and_swap(&l->v, 0, 1))) {
+	for (int spin = 0; (c = __sync_val_compare_and_swap(&l->v, 0, 1)) && spin < 200; spin++)
+		__builtin_ia32_pause();
+	while (c) {
 		u64 second[2] = { 1, 0 };
 		if (c == 2 || __sync_val_compare_and_swap(&l->v, 1, 2)) {
 			long r = H(NR_futex, &l->v, 0, 2, second);
@@ -27,7 +29,7 @@ void vol_enter(void)
 				return;
 			}
 		}
-		if (!(c = __sync_val_compare_and_swap(&l->v, 0, 2))) break;
+		c = __sync_val_compare_and_swap(&l->v, 0, 2);
 	}
 	V->owner = me;
 }
@@ -54,10 +56,20 @@ int region_of(const char *path, u64 len)
 	return cls;
 }
 
+i64 known_euid = -1;
+
+u32 euid(void)
+{
+	if (known_euid >= 0 && !self()->vforked) return known_euid;
+	u32 uid = H(NR_geteuid, 0);
+	known_euid = self()->vforked ? -1 : (i64)uid;
+	return uid;
+}
+
 /* What the owner and mode of an inode allow: mask of 4 read, 2 write, 1 execute. */
 int may(struct inode *ip, int mask)
 {
-	u32 groups[64], uid = H(NR_geteuid, 0), mode = ip->r.mode;
+	u32 groups[64], uid = euid(), mode = ip->r.mode;
 	if (!uid) return !(mask & 1) || ip->r.type == T_DIR || mode & 0111;
 	if (ip->r.uid == uid) return (mode >> 6 & mask) == (u32)mask;
 	int in = ip->r.gid == (u32)H(NR_getegid, 0);

@@ -19,6 +19,8 @@ struct loc {
 
 long locate(struct thread *t, int dirfd, const char *upath, int how, struct loc *l);
 int region_of(const char *path, u64 len);
+u32 euid(void);
+extern i64 known_euid;   /* -1: ask */
 int may(struct inode *ip, int mask);
 long get_path(const char *upath, char *out);
 void vol_enter(void);

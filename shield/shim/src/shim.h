@@ -122,6 +122,7 @@ struct process {
 	u32 umask;
 	char cwd_path[4096];    /* its path, from the volume's root */
 };
+enum { COPY_SIZE = 1 << 17 };
 #define FDTAB_SIZE (65536 * 2ul)
 
 struct thread {
@@ -141,6 +142,7 @@ struct thread {
 	u64 buf[4];             /* masks and structures for calls that are passed on */
 	char path[2][4096];     /* paths for such calls */
 	struct process *proc;
+	u8 *copy;               /* COPY_SIZE bytes to copy through, when first needed */
 	u32 inuse;
 	u32 vforked;            /* shares the memory of a suspended parent, who frees the slot */
 	struct process own;
@@ -204,6 +206,9 @@ struct program {
 };
 int program_check(int fd, const char *path, int depth);
 void program_load(int fd, const char *path, u64 *sp);
+
+extern long (*vdso_gettime)(u64 clock, u64 *ts);
+extern u64 vdso_base, vdso_end;
 
 /* patch.c */
 void patch_mapping(int fd, u64 addr, u64 len, u64 off);

@@ -26,6 +26,7 @@ static void frame_regs(struct thread *t, struct ucontext *uc)
 static int as_program(struct thread *t, struct ucontext *uc)
 {
 	u64 rip = uc->rip;
+	if (IN(vdso_base, vdso_end)) return 0;
 	if (!IN(__executable_start, etext) || IN(restorer, restorer_end)) return 1;
 	if (rip == (u64)hook_entry) {
 		uc->rip = uc->rcx - 2;
@@ -132,7 +133,7 @@ static void sigsys(int sig, struct siginfo *si, struct ucontext *uc)
 		}
 		return;
 	}
-	if (IN(__executable_start, etext)) { /* a filter around us refuses */
+	if (IN(__executable_start, etext) || IN(vdso_base, vdso_end)) { /* a filter around us refuses, or a clock needs a call */
 		uc->rax = -ENOSYS;
 		return;
 	}

@@ -27,6 +27,7 @@ u64 vec_call(u64 (*f)(void *), void *a) { return f(a); }
 u32 fd_base = 1008;
 char exe_path[4096] = "/bin/true";
 struct thread main_thread;
+long (*vdso_gettime)(u64, u64 *);
 char hook_entry[1], restorer[1];
 int trusted_range(u64 a, u64 n) { (void)a; (void)n; return 0; }
 void patch_mapping(int fd, u64 a, u64 n, u64 o) { (void)fd; (void)a; (void)n; (void)o; }
