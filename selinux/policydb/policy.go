@@ -470,7 +470,8 @@ const (
 	xpermKinds  = AllowX | AuditAllowX | DontAuditX
 	ruleKinds   = vectorKinds | typeKinds | xpermKinds
 
-	kindEnabled RuleKind = 0x8000 // written by the kernel into conditional rules
+	kindEnabled RuleKind = 0x8000 // conditional rules that are in force
+	kindJoined  RuleKind = 0x4000 // here only: in one entry with the rule before, versions 15 to 19
 )
 
 // IsVector reports whether Rule.Data is an access vector.
@@ -484,7 +485,7 @@ func (k RuleKind) IsXPerm() bool { return k&xpermKinds != 0 }
 
 // String returns the statement's keyword in the policy language.
 func (k RuleKind) String() string {
-	switch k &^ kindEnabled {
+	switch k &^ (kindEnabled | kindJoined) {
 	case Allow:
 		return "allow"
 	case AuditAllow:
@@ -511,7 +512,7 @@ func (k RuleKind) String() string {
 type Rule struct {
 	Source, Target TypeID
 	Class          ClassID
-	raw            uint16 // the kind as in the file, with the enabled bit
+	raw            uint16 // the kind as in the file, with the enabled bit, and kindJoined
 	// Data is an access vector, a type, or an index into Policy.XPermSets,
 	// depending on Kind.
 	Data uint32
@@ -523,7 +524,7 @@ func NewRule(kind RuleKind, source, target TypeID, class ClassID, data uint32) R
 }
 
 // Kind returns the kind of the rule.
-func (r Rule) Kind() RuleKind { return RuleKind(r.raw) &^ kindEnabled }
+func (r Rule) Kind() RuleKind { return RuleKind(r.raw) &^ (kindEnabled | kindJoined) }
 
 // Vector returns the permissions that the rule is written with: for dontaudit
 // these are the permissions that are not audited.

@@ -682,7 +682,7 @@ func (r *reader) ruleList(p *Policy, n int) []Rule {
 			Data:   le32(s[8:]),
 		}
 		kind := rule.Kind()
-		if kind&^ruleKinds != 0 || bits.OnesCount16(uint16(kind)) != 1 {
+		if RuleKind(rule.raw)&^(ruleKinds|kindEnabled) != 0 || bits.OnesCount16(uint16(kind)) != 1 {
 			r.failf(off+6, "one kind of rule", "0x%x", rule.raw)
 			return nil
 		}
@@ -747,14 +747,15 @@ func (r *reader) oldRules(_ *Policy, n int) []Rule {
 		if r.err != nil {
 			return nil
 		}
-		enabled := RuleKind(0)
+		flags := RuleKind(0)
 		if kinds&enabledOld != 0 {
-			enabled = kindEnabled
+			flags = kindEnabled
 		}
 		// The words of an entry are in this order, not in that of the bits.
 		for _, k := range [...]RuleKind{Allow, DontAudit, AuditAllow, TypeTransition, TypeChange, TypeMember} {
 			if kinds&uint32(k) != 0 {
-				list = append(list, NewRule(k|enabled, source, target, class, r.u32("a word of a rule")))
+				list = append(list, NewRule(k|flags, source, target, class, r.u32("a word of a rule")))
+				flags |= kindJoined
 			}
 		}
 	}

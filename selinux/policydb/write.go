@@ -322,16 +322,15 @@ func (w *writer) ruleList(list []Rule, conditional bool) {
 	}
 }
 
-// oldRules writes the form of versions 15 to 19: neighbours with the same
-// source, target and class become one entry.
+// oldRules writes the form of versions 15 to 19, where rules that were read from
+// one entry are one entry again.
 func (w *writer) oldRules(list []Rule) {
-	order := [...]RuleKind{Allow, DontAudit, AuditAllow, TypeTransition, TypeChange, TypeMember}
 	at := len(w.buf)
 	w.u32(0)
 	entries := uint32(0)
 	for len(list) > 0 {
 		n, kinds := 1, uint32(list[0].Kind())
-		for n < len(list) && sameOldEntry(list[n-1], list[n], order[:]) {
+		for n < len(list) && list[n].raw&uint16(kindJoined) != 0 {
 			kinds |= uint32(list[n].Kind())
 			n++
 		}
@@ -346,13 +345,6 @@ func (w *writer) oldRules(list []Rule) {
 		entries++
 	}
 	binary.LittleEndian.PutUint32(w.buf[at:], entries)
-}
-
-// sameOldEntry reports whether b may stand behind a in one entry.
-func sameOldEntry(a, b Rule, order []RuleKind) bool {
-	return a.Source == b.Source && a.Target == b.Target && a.Class == b.Class &&
-		a.Kind().IsVector() == b.Kind().IsVector() && (a.raw^b.raw)&uint16(kindEnabled) == 0 &&
-		slices.Index(order, a.Kind()) < slices.Index(order, b.Kind())
 }
 
 func (w *writer) conditionals() {

@@ -3,6 +3,7 @@
 package ss
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -255,13 +256,15 @@ func (s *Server) parseLevel(whole string, at int, text string) (level, error) {
 
 // checkContext returns why the policy does not allow the combination, or "".
 func (s *Server) checkContext(c *Context) string {
-	if err := s.policy.CheckContext(c.Values()); err != nil {
-		if ce, ok := err.(*policydb.ContextError); ok {
-			return ce.Reason
-		}
-		return err.Error()
+	err := s.policy.CheckContext(c.Values())
+	var ce *policydb.ContextError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &ce):
+		return ce.Reason
 	}
-	return ""
+	return err.Error()
 }
 
 // Resolve turns values of the policy into a context. The error is a
