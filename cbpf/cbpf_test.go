@@ -157,8 +157,16 @@ func TestEncode(t *testing.T) {
 
 func TestFormat(t *testing.T) {
 	p := Program{
-		{Op: LoadAbs, K: 4}, {Op: JumpEq, K: 0xc000003e, JF: 3}, {Op: LoadAbs}, {Op: JumpGe, K: 59, JF: 1}, {Op: Jump, K: 1},
-		{Op: Return, K: uint32(Errno(1))}, {Op: And, K: 0xf}, {Op: JumpSet | SrcX, JT: 0}, {Op: LoadAbs, K: 20}, {Op: ReturnA},
+		{Op: LoadAbs, K: 4},
+		{Op: JumpEq, K: 0xc000003e, JF: 3},
+		{Op: LoadAbs},
+		{Op: JumpGe, K: 59, JF: 1},
+		{Op: Jump, K: 1},
+		{Op: Return, K: uint32(Errno(1))},
+		{Op: And, K: 0xf},
+		{Op: JumpSet | SrcX, JT: 0},
+		{Op: LoadAbs, K: 20},
+		{Op: ReturnA},
 	}
 	want := `    0  ld arch
     1  jeq  #0xc000003e, 2, 5                 ; amd64
@@ -188,13 +196,20 @@ func TestFormat(t *testing.T) {
 func TestCacheable(t *testing.T) {
 	const arch = 0xc000003e
 	p := Program{
-		{Op: LoadAbs, K: 4}, {Op: JumpEq, K: arch, JF: 7}, {Op: LoadAbs}, {Op: JumpEq, K: 1, JT: 1}, {Op: Jump, K: 1},
-		retAllow,                                    // 5: number 1
-		{Op: JumpEq, K: 2, JT: 1}, {Op: Jump, K: 2}, // 6
-		{Op: LoadAbs, K: 16},                // 8: number 2
-		{Op: Return},                        // 9
-		{Op: JumpEq, K: 3, JT: 1}, retAllow, // 10
-		{Op: Tax}, retAllow, // 12: number 3
+		{Op: LoadAbs, K: 4},
+		{Op: JumpEq, K: arch, JF: 7},
+		{Op: LoadAbs},
+		{Op: JumpEq, K: 1, JT: 1},
+		{Op: Jump, K: 1},
+		retAllow, // 5: number 1
+		{Op: JumpEq, K: 2, JT: 1},
+		{Op: Jump, K: 2},     // 6
+		{Op: LoadAbs, K: 16}, // 8: number 2
+		{Op: Return},         // 9
+		{Op: JumpEq, K: 3, JT: 1},
+		retAllow, // 10
+		{Op: Tax},
+		retAllow, // 12: number 3
 	}
 	for nr, want := range map[uint32]string{1: "", 2: "looks at args[0].lo", 3: "is not one that the kernel emulates", 4: ""} {
 		ok, why := p.Cacheable(arch, nr)
@@ -209,9 +224,15 @@ func TestCacheable(t *testing.T) {
 
 func TestExplore(t *testing.T) {
 	p := Program{
-		{Op: LoadAbs}, {Op: JumpEq, K: 41, JF: 6}, // socket
-		{Op: LoadAbs, K: 20}, {Op: JumpEq, JF: 4}, {Op: LoadAbs, K: 16}, {Op: JumpGe, K: 3, JT: 1},
-		retAllow, {Op: JumpEq, K: 16}, {Op: Return, K: uint32(Errno(1))},
+		{Op: LoadAbs},
+		{Op: JumpEq, K: 41, JF: 6}, // socket
+		{Op: LoadAbs, K: 20},
+		{Op: JumpEq, JF: 4},
+		{Op: LoadAbs, K: 16},
+		{Op: JumpGe, K: 3, JT: 1},
+		retAllow,
+		{Op: JumpEq, K: 16},
+		{Op: Return, K: uint32(Errno(1))},
 	}
 	out, err := p.Explore(KnownCall(1, 41), false)
 	if err != nil {

@@ -25,6 +25,7 @@ var selinuxVerbs = []func(*env) *cobra.Command{
 	newSELinuxExplainCommand,
 	newSELinuxInfoCommand,
 	newSELinuxIsolateCommand,
+	newSELinuxLabelCommand,
 	newSELinuxMemberCommand,
 	newSELinuxReencodeCommand,
 	newSELinuxRelabelCommand,
