@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // journalDir keeps what was done, so that it can be undone: a file for each
@@ -130,12 +129,14 @@ type Commands struct {
 func (c Commands) Run(ctx context.Context, argv []string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	if c.Root != "" && c.Root != "/" {
-		path, err := lookIn(c.Root, argv[0])
+		root, err := filepath.Abs(c.Root)
 		if err != nil {
 			return err
 		}
-		cmd.Path, cmd.Err = path, nil
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.Root}
+		// Package scripts and setfiles need /proc, which another tree does not
+		// have; in a mount namespace of its own it is gone with the command.
+		const enter = `mount -t proc proc "$0/proc" && exec chroot "$0" "$@"`
+		cmd = exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", enter, root}, argv...)...)
 	}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "HOME=/root"}
@@ -149,17 +150,6 @@ func (c Commands) Run(ctx context.Context, argv []string) error {
 		return fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
 	return nil
-}
-
-// lookIn finds a program below a root, by the path that it has inside.
-func lookIn(root, name string) (string, error) {
-	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
-		path := filepath.Join(dir, name)
-		if fi, err := os.Stat(filepath.Join(root, path)); err == nil && fi.Mode().IsRegular() {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
 // ErrBlocked is the error of a plan that must not be applied.

@@ -203,7 +203,8 @@ func inContainer(t *testing.T, change func(*testing.T, *specs.Spec), files ...*o
 	}
 	id := fmt.Sprintf("palisade-probe-test-%d", os.Getpid())
 	state := t.TempDir()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	// A guest without KVM on a busy host takes its time.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	args := []string{"--root", state, "run"}
 	if vmtest.InGuest() {
@@ -361,7 +362,7 @@ func TestKernelControl(t *testing.T) {
 // TestKernelControlDebian does so on Debian's kernel, which has modules, kexec
 // and the rest that small kernels leave out, and control groups of version 2.
 func TestKernelControlDebian(t *testing.T) {
-	config := vmtest.Config{MemoryMiB: 1536, Timeout: 3 * time.Minute}
+	config := vmtest.Config{MemoryMiB: 1536, Timeout: 8 * time.Minute}
 	if !vmtest.InGuest() {
 		config.Files = withLibraries(t, oracle.Tool(t, "runc", "apt: runc"))
 		// The guest leaves its measurement on a disk.
