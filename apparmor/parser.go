@@ -780,11 +780,11 @@ func (p *parser) condRule(x Prefix, start int, c Class, group bool, args int) Ru
 		r.ParenPerms = true
 		for isPerm(p.peek()) {
 			t := p.next()
-			r.Perms = append(r.Perms, p.permWord(t))
+			r.Perms = append(r.Perms, p.word(t))
 		}
 		p.expect(tCloseParen, "an access or ')'")
 	case isPerm(t):
-		r.Perms = append(r.Perms, p.permWord(p.next()))
+		r.Perms = append(r.Perms, p.word(p.next()))
 	}
 	if c == ClassNetwork {
 		for len(r.Args) < args && p.peek().kind == tID {
@@ -803,9 +803,6 @@ func (p *parser) condRule(x Prefix, start int, c Class, group bool, args int) Ru
 	r.Pos = p.spanFrom(start)
 	return r
 }
-
-// permWord is the word of an access: keywords and modes carry their text.
-func (p *parser) permWord(t token) Word { return p.word(t) }
 
 func (p *parser) mount(x Prefix, start int) Rule {
 	t := p.next()

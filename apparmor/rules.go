@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/diag"
 )
 
@@ -420,9 +421,9 @@ func (r *resolver) capability(n *CapabilityRule, b *blockBody) {
 			}
 		}
 		// What newer capabilities stand for was sys_admin's before.
-		if c >= capPerfmon && c <= capCheckpointRestore && r.env.Kernel != nil &&
+		if c >= int(caps.Perfmon) && c <= int(caps.CheckpointRestore) && r.env.Kernel != nil &&
 			!slices.Contains(r.env.Kernel.Words("caps/mask"), w.Value) {
-			c = capSysAdmin
+			c = int(caps.SysAdmin)
 		}
 		mask |= 1 << c
 	}
@@ -1025,7 +1026,7 @@ func (r *resolver) network(n *CondRule, b *blockBody) {
 	case 0:
 		body.All = true
 		if inetOnly {
-			tuples = append(findNet("inet", "", ""), findNet("inet6", "", "")...)
+			tuples = append(findNet("inet", ""), findNet("inet6", "")...)
 			break
 		}
 		for f := range afMax {
@@ -1036,7 +1037,7 @@ func (r *resolver) network(n *CondRule, b *blockBody) {
 		if len(n.Args) > 1 {
 			typ = n.Args[1].Value
 		}
-		tuples = findNet(first, typ, "")
+		tuples = findNet(first, typ)
 		for _, t := range tuples {
 			if inetOnly && t.family != afInet && t.family != afInet6 {
 				r.errorf(n.Args[0].Pos, "AA-NETWORK", "only inet and inet6 take addresses and ports, not %s", first)
@@ -1045,7 +1046,7 @@ func (r *resolver) network(n *CondRule, b *blockBody) {
 			}
 		}
 		if typ == "" && len(tuples) == 0 {
-			for _, t := range findNet("", first, "") {
+			for _, t := range findNet("", first) {
 				if !inetOnly || t.family == afInet || t.family == afInet6 {
 					tuples = append(tuples, t)
 				}

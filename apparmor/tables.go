@@ -2,30 +2,18 @@
 
 package apparmor
 
-import "strings"
+import (
+	"strings"
 
-// capabilityNames are the capabilities by number.
-//
-// Source: include/uapi/linux/capability.h.
-var capabilityNames = [...]string{
-	"chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
-	"setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
-	"ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
-	"sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
-	"lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
-	"wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
-}
-
-const (
-	capSysAdmin          = 21
-	capPerfmon           = 38
-	capCheckpointRestore = 40
+	"github.com/palisade-sec/palisade/caps"
 )
 
+// capabilityNumber is the number of a capability by the name that rules use:
+// without CAP_ and in small letters.
 var capabilityNumber = func() map[string]int {
-	m := make(map[string]int, len(capabilityNames))
-	for i, n := range capabilityNames {
-		m[n] = i
+	m := make(map[string]int, caps.Last+1)
+	for c := range caps.Last + 1 {
+		m[CapabilityName(int(c))] = int(c)
 	}
 	return m
 }()
@@ -33,10 +21,10 @@ var capabilityNumber = func() map[string]int {
 // CapabilityName is the name of a capability in rules, "" for a number that has
 // none.
 func CapabilityName(n int) string {
-	if n < 0 || n >= len(capabilityNames) {
+	if n < 0 || n > int(caps.Last) {
 		return ""
 	}
-	return capabilityNames[n]
+	return caps.Capability(n).Name()
 }
 
 // Socket types.
@@ -85,11 +73,10 @@ func FamilyName(n int) string {
 
 // netTuple is one combination that a network rule can name.
 type netTuple struct {
-	family    int
-	typeName  string
-	sockType  int
-	protoName string
-	protocol  uint32
+	family   int
+	typeName string
+	sockType int
+	protocol uint32
 }
 
 // netTuples are all of them, in the order in which the parser finds them.
@@ -102,36 +89,29 @@ var netTuples = func() []netTuple {
 			continue
 		}
 		for _, ty := range [...]string{"stream", "dgram", "seqpacket", "rdm", "raw", "packet"} {
-			t = append(t, netTuple{f, ty, socketTypes[ty], "", 0xffffff})
+			t = append(t, netTuple{f, ty, socketTypes[ty], 0xffffff})
 		}
 	}
 	return append(t,
-		netTuple{afInet, "raw", sockRaw, "tcp", 1 << 6},
-		netTuple{afInet, "raw", sockRaw, "udp", 1 << 17},
-		netTuple{afInet, "raw", sockRaw, "icmp", 1 << 1},
-		netTuple{afInet, "tcp", sockStream, "", 0xffffffff},
-		netTuple{afInet, "udp", sockDgram, "", 0xffffffff},
-		netTuple{afInet, "icmp", sockRaw, "", 1 << 1},
-		netTuple{afInet6, "tcp", sockStream, "", 0xffffffff},
-		netTuple{afInet6, "udp", sockDgram, "", 0xffffffff},
+		netTuple{afInet, "raw", sockRaw, 1 << 6},
+		netTuple{afInet, "raw", sockRaw, 1 << 17},
+		netTuple{afInet, "raw", sockRaw, 1 << 1},
+		netTuple{afInet, "tcp", sockStream, 0xffffffff},
+		netTuple{afInet, "udp", sockDgram, 0xffffffff},
+		netTuple{afInet, "icmp", sockRaw, 1 << 1},
+		netTuple{afInet6, "tcp", sockStream, 0xffffffff},
+		netTuple{afInet6, "udp", sockDgram, 0xffffffff},
 	)
 }()
 
-// findNet lists the tuples of a family, type and protocol, each "" when the
-// rule does not name it.
-func findNet(family, typ, protocol string) []netTuple {
+// findNet lists the tuples of a family and a type, each "" when the rule does
+// not name it.
+func findNet(family, typ string) []netTuple {
 	var out []netTuple
 	for _, t := range netTuples {
-		if family != "" && families[t.family] != family {
-			continue
+		if (family == "" || families[t.family] == family) && (typ == "" || t.typeName == typ) {
+			out = append(out, t)
 		}
-		if typ != "" && t.typeName != typ {
-			continue
-		}
-		if protocol != "" && t.protoName != protocol && (typ != "" || t.typeName != protocol) {
-			continue
-		}
-		out = append(out, t)
 	}
 	return out
 }

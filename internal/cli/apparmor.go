@@ -125,17 +125,8 @@ func (e *env) readProfile(path string) (name string, text []byte, err error) {
 	return name, text, err
 }
 
-// resolve reads, parses and resolves one file. Findings go to standard error
-// with their source lines; a rejected file is answerNo.
-func (s *appArmorSource) resolve(e *env, path string, configure ...func(*apparmor.Env)) (*apparmor.Policy, error) {
-	policy, diags, err := s.load(e, path, configure...)
-	if err != nil {
-		return nil, err
-	}
-	return policy, e.findings(path, diags, policy == nil)
-}
-
-// load is resolve without saying anything.
+// load reads, parses and resolves one file. The policy is nil when the file is
+// rejected; what was found is not shown yet.
 func (s *appArmorSource) load(e *env, path string, configure ...func(*apparmor.Env)) (*apparmor.Policy, *profileFindings, error) {
 	env, err := s.env()
 	if err != nil {
