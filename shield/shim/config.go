@@ -28,6 +28,10 @@ type Config struct {
 	// CacheBytes bounds the opened content in memory (0: 256 MiB).
 	CacheBytes int64
 
+	// ConsoleKey, 32 bytes, seals what the program writes to Stdout and Stderr;
+	// OpenConsole reads it. Needs a volume.
+	ConsoleKey []byte
+
 	// Stats has the shim count; Run fills Result.
 	Stats bool
 	// SignalOnly leaves all code as it is: every system call goes by the signal.

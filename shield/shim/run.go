@@ -28,9 +28,11 @@ const (
 	offSize       = 16
 	offMinimum    = 24
 	offKey        = 32
+	offConsole    = 64
 	offMountLen   = 96
 	offMount      = 104
-	offCache      = offMount + maxMount
+	offEphemeral  = offMount + maxMount
+	offCache      = offEphemeral + 64
 	offReady      = offCache + 4
 	offGeneration = offReady + 4
 	offStats      = offGeneration + 8 + 16*8
@@ -42,6 +44,7 @@ const (
 	flagNoSUD    = 2
 	flagNoSites  = 4
 	flagReadOnly = 8
+	flagConsole  = 16
 	flagFiles    = 32
 	flagFinish   = 64
 
@@ -50,6 +53,7 @@ const (
 	shimVariable = "PALISADE_SHIM="
 	defaultCache = 256 << 20
 	minCache     = 4 << 20
+	memoryFolder = "/dev/shm"
 )
 
 // The descriptors that the shim keeps, in the order of src/shim.h.
@@ -66,6 +70,9 @@ const (
 // meanwhile are passed on. What programs wrote to the volume is committed when they
 // ask for it (fsync), and at the end.
 func Run(c Config) (Result, error) {
+	if c.ConsoleKey != nil && c.Volume == "" {
+		return Result{}, errors.New("the console shield needs a volume")
+	}
 	r, err := c.prepare()
 	if err != nil {
 		return Result{}, err
@@ -108,7 +115,9 @@ type run struct {
 	c     *Config
 	mem   []byte
 	locks string
-	files [fdLocks + 1]*os.File
+	// ephemeral is a folder in memory for the regions of that class.
+	ephemeral string
+	files     [fdLocks + 1]*os.File
 }
 
 func (c *Config) prepare() (r *run, err error) {
@@ -126,7 +135,7 @@ func (c *Config) prepare() (r *run, err error) {
 			return r, err
 		}
 	}
-	if r.files[fdShared], r.mem, err = c.shared(); err != nil {
+	if r.files[fdShared], r.mem, err = c.shared(r.ephemeral); err != nil {
 		return r, fmt.Errorf("shared memory: %w", err)
 	}
 	return r, nil
@@ -141,8 +150,10 @@ func (r *run) close() {
 	if r.mem != nil {
 		_ = unix.Munmap(r.mem)
 	}
-	if r.locks != "" {
-		_ = os.RemoveAll(r.locks) // empty files in a temporary folder
+	for _, dir := range []string{r.locks, r.ephemeral} {
+		if dir != "" {
+			_ = os.RemoveAll(dir) // empty files, and what was to be forgotten
+		}
 	}
 }
 
@@ -167,6 +178,19 @@ func (r *run) openVolume() error {
 	r.files[fdVolume] = f
 	if err := unix.Flock(int(f.Fd()), lock|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("the volume %s is in use by somebody else: %w", c.Volume, err)
+	}
+	if c.ConsoleKey != nil && len(c.ConsoleKey) != 32 {
+		return fmt.Errorf("the console's key has %d bytes, not 32", len(c.ConsoleKey))
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(memoryFolder, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("%s is not a file system in memory", memoryFolder)
+	}
+	if r.ephemeral, err = os.MkdirTemp(memoryFolder, "palisade-run-"); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
+	if len(r.ephemeral) >= 64 {
+		return fmt.Errorf("the path %s is too long", r.ephemeral)
 	}
 	if r.locks, err = os.MkdirTemp("", "palisade-run-"); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
@@ -221,7 +245,7 @@ func (r *run) start(program string, args []string, started func()) (code int, er
 
 // shared makes the memory that all processes of the run have in common, with the
 // configuration at its start.
-func (c *Config) shared() (*os.File, []byte, error) {
+func (c *Config) shared(ephemeral string) (*os.File, []byte, error) {
 	cache := c.CacheBytes
 	if cache == 0 {
 		cache = defaultCache
@@ -248,7 +272,7 @@ func (c *Config) shared() (*os.File, []byte, error) {
 	for _, o := range []struct {
 		on  bool
 		bit uint32
-	}{{c.Stats, flagStats}, {c.SignalOnly, flagNoSites}, {c.FilterOnly, flagNoSUD}, {c.ReadOnly, flagReadOnly}, {c.Volume != "", flagFiles}} {
+	}{{c.Stats, flagStats}, {c.SignalOnly, flagNoSites}, {c.FilterOnly, flagNoSUD}, {c.ReadOnly, flagReadOnly}, {c.Volume != "", flagFiles}, {c.ConsoleKey != nil, flagConsole}} {
 		if o.on {
 			flags |= o.bit
 		}
@@ -264,6 +288,8 @@ func (c *Config) shared() (*os.File, []byte, error) {
 		copy(mem[offKey:], c.Key)
 		le.PutUint32(mem[offMountLen:], uint32(len(mount)))
 		copy(mem[offMount:], mount)
+		copy(mem[offConsole:], c.ConsoleKey)
+		copy(mem[offEphemeral:], ephemeral)
 		le.PutUint32(mem[offCache:], uint32(cache/4096))
 	}
 	return f, mem, nil

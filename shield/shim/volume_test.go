@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -91,7 +93,7 @@ func sampleTree(t *testing.T) string {
 // evil builds the shim's file shield with an executor that lies.
 func evil(t *testing.T) string {
 	var flags []string
-	for _, f := range []string{"vol", "dir", "path", "file", "sys", "str", "aes", "sha256"} {
+	for _, f := range []string{"vol", "dir", "path", "file", "console", "sys", "str", "aes", "sha256"} {
 		flags = append(flags, filepath.Join("src", f+".c"))
 	}
 	sum, err := os.ReadFile("shim.sum") // so that a change of those files makes a new binary
@@ -380,4 +382,100 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	for _, f := range left {
 		fsck(t, f, key)
 	}
+}
+
+// TestConsole: nothing that is written to the standard streams leaves in the clear,
+// by descriptors however made, and the stream shows each change.
+func TestConsole(t *testing.T) {
+	name, key := seal(t, t.TempDir(), sealfs.Options{})
+	console := bytes.Repeat([]byte{9}, 32)
+	c := Config{Volume: name, Mount: "/sealed", Key: key, ConsoleKey: console}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Program, c.Env, c.Stdout, c.Dir = "/bin/sh", os.Environ(), w, "/"
+	c.Args = []string{"sh", "-c", `echo visible-one; exec 5>&1; echo visible-two >&5; (echo visible-three; ls /sealed) ; echo visible-four > /dev/stdout; cat /proc/self/comm`}
+	got := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(r) // ends with the last writer
+		got <- b
+	}()
+	res, err := Run(c)
+	w.Close()
+	box := <-got
+	if err != nil || res.Code != 0 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	if bytes.Contains(box, []byte("visible")) {
+		t.Error("the stream is in the clear")
+	}
+	var plain bytes.Buffer
+	if err := OpenConsole(&plain, bytes.NewReader(box), console); err != nil {
+		t.Fatal(err)
+	}
+	if want := "visible-one\nvisible-two\nvisible-three\nvisible-four\ncat\n"; plain.String() != want {
+		t.Errorf("got %q, want %q", plain.String(), want)
+	}
+	second := 64 + int(box[8])
+	for what, b := range map[string][]byte{
+		"changed": append(append([]byte(nil), box[:70]...), append([]byte{box[70] ^ 1}, box[71:]...)...), "first block missing": box[second:],
+		"repeated": append(append([]byte(nil), box[:second]...), box...), "other key": box,
+	} {
+		k := console
+		if what == "other key" {
+			k = key
+		}
+		if err := OpenConsole(io.Discard, bytes.NewReader(b), k); !errors.Is(err, ErrConsole) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, n := range []int{0, 30, second, len(box) - 64, len(box) - 1} {
+		if err := OpenConsole(io.Discard, bytes.NewReader(box[:n]), console); !errors.Is(err, ErrConsoleCut) {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+}
+
+func FuzzOpenConsole(f *testing.F) {
+	f.Add([]byte("PCB1"))
+	f.Add(append([]byte("PCB1\x01\x01\x00\x00"), make([]byte, 56)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if OpenConsole(io.Discard, bytes.NewReader(b), make([]byte, 32)) == nil {
+			t.Fatal("a stream that nobody sealed")
+		}
+	})
+}
+
+// TestRegions: denied, passed to the host, and forgotten at the end.
+func TestRegions(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"deny", "tmp", "host"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount := filepath.Join(t.TempDir(), "m")
+	if err := os.MkdirAll(filepath.Join(mount, "host"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o := sealfs.Options{Policy: sealfs.Policy{Regions: []sealfs.Region{
+		{Path: "/", Class: sealfs.Encrypted}, {Path: "/deny", Class: sealfs.Denied}, {Path: "/host", Class: sealfs.Passthrough},
+		{Path: "/open", Class: sealfs.Authenticated}, {Path: "/tmp", Class: sealfs.Ephemeral},
+	}}}
+	name, key := seal(t, dir, o)
+	c := Config{Volume: name, Mount: mount, Key: key}
+	out, res := shielded(t, c, "/bin/sh", "-c", `cd `+mount+`; ls deny 2>&1 | grep -o "Permission denied"; echo to-the-host > host/f
+		mkdir open; echo authenticated-only > open/f; echo gone > tmp/f; cat tmp/f; mv open/f f 2>&1; cat f; test -e open/f || echo moved`)
+	if want := "Permission denied\ngone\nauthenticated-only\nmoved\n"; out != want || res.Code != 0 {
+		t.Errorf("exit %d\ngot  %q\nwant %q", res.Code, out, want)
+	}
+	if b, err := os.ReadFile(filepath.Join(mount, "host", "f")); err != nil || string(b) != "to-the-host\n" {
+		t.Errorf("%q %v", b, err)
+	}
+	out, _ = shielded(t, c, "/bin/sh", "-c", "ls "+mount+"/tmp")
+	if out != "" {
+		t.Errorf("an ephemeral file is still there: %q", out)
+	}
+	fsck(t, name, key)
 }

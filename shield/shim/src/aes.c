@@ -41,8 +41,7 @@ static void expand(v *rk, v a, v b)
 static inline v encrypt(const v *rk, v x)
 {
 	x = _mm_xor_si128(x, rk[0]);
-	for (int i = 1; i < 14; i++)
-		x = _mm_aesenc_si128(x, rk[i]);
+	for (int i = 1; i < 14; i++) x = _mm_aesenc_si128(x, rk[i]);
 	return _mm_aesenclast_si128(x, rk[14]);
 }
 
@@ -92,8 +91,7 @@ static void ghash(struct gcm *g, const u8 *p, u64 n)
 	while (n >= 128) {
 		struct product s = { _mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128() };
 		madd(&s, _mm_xor_si128(g->sum, swap(load(p))), g->h[7]);
-		for (int i = 1; i < 8; i++)
-			madd(&s, swap(load(p + 16 * i)), g->h[7 - i]);
+		for (int i = 1; i < 8; i++) madd(&s, swap(load(p + 16 * i)), g->h[7 - i]);
 		g->sum = reduce(&s);
 		p += 128;
 		n -= 128;
@@ -101,8 +99,7 @@ static void ghash(struct gcm *g, const u8 *p, u64 n)
 	while (n) {
 		u8 last[16] = { 0 };
 		u64 k = n < 16 ? n : 16;
-		for (u64 i = 0; i < k; i++)
-			last[i] = p[i];
+		for (u64 i = 0; i < k; i++) last[i] = p[i];
 		g->sum = mul(_mm_xor_si128(g->sum, swap(load(last))), g->h[0]);
 		p += k;
 		n -= k;
@@ -120,8 +117,7 @@ static void ctr(struct gcm *g, const u8 *in, u8 *out, u64 n)
 			c = _mm_add_epi32(c, one);
 		}
 		for (int r = 1; r < 14; r++)
-			for (int i = 0; i < 8; i++)
-				x[i] = _mm_aesenc_si128(x[i], g->rk[r]);
+			for (int i = 0; i < 8; i++) x[i] = _mm_aesenc_si128(x[i], g->rk[r]);
 		for (int i = 0; i < 8; i++)
 			store(out + 16 * i, _mm_xor_si128(_mm_aesenclast_si128(x[i], g->rk[14]), load(in + 16 * i)));
 		in += 128, out += 128, n -= 128;
@@ -131,8 +127,7 @@ static void ctr(struct gcm *g, const u8 *in, u8 *out, u64 n)
 		u64 k = n < 16 ? n : 16;
 		store(b, encrypt(g->rk, swap(c)));
 		c = _mm_add_epi32(c, one);
-		for (u64 i = 0; i < k; i++)
-			out[i] = in[i] ^ b[i];
+		for (u64 i = 0; i < k; i++) out[i] = in[i] ^ b[i];
 		in += k, out += k, n -= k;
 	}
 	g->ctr = swap(c);
@@ -143,19 +138,16 @@ static void start(struct gcm *g, const struct box *b)
 	const v *rk = (const v *)b->key->rk;
 	v k1 = load(b->key->k1), m[2];
 	u8 n[16] = { 0, 1, 'X', 0 };
-	for (int i = 0; i < 12; i++)
-		n[4 + i] = b->salt[i];
+	for (int i = 0; i < 12; i++) n[4 + i] = b->salt[i];
 	m[0] = encrypt(rk, _mm_xor_si128(k1, load(n)));
 	n[1] = 2;
 	m[1] = encrypt(rk, _mm_xor_si128(k1, load(n)));
 	expand(g->rk, m[0], m[1]);
 	v h = swap(encrypt(g->rk, _mm_setzero_si128()));
 	g->h[0] = h;
-	for (int i = 1; i < 8; i++)
-		g->h[i] = mul(g->h[i - 1], h);
+	for (int i = 1; i < 8; i++) g->h[i] = mul(g->h[i - 1], h);
 	u8 iv[16] = { b->level, 0, 0, 0 };
-	for (int i = 0; i < 8; i++)
-		iv[4 + i] = b->index >> 8 * i;
+	for (int i = 0; i < 8; i++) iv[4 + i] = b->index >> 8 * i;
 	iv[15] = 1;
 	g->first = encrypt(g->rk, load(iv));
 	iv[15] = 2;
@@ -190,22 +182,18 @@ static v work(struct gcm *g, struct box *b, int sealing)
 	if (b->clear) { /* authenticated only: the content is part of the aad */
 		ghash(g, b->in, b->n);
 		if (b->out != b->in)
-			for (u64 i = 0; i < b->n; i += 16)
-				store(b->out + i, load(b->in + i));
+			for (u64 i = 0; i < b->n; i += 16) store(b->out + i, load(b->in + i));
 		return finish(g, 48 + b->n, 0);
 	}
-	if (!sealing)
-		ghash(g, b->in, b->n);
+	if (!sealing) ghash(g, b->in, b->n);
 	ctr(g, b->in, b->out, b->n);
-	if (sealing)
-		ghash(g, b->out, b->n);
+	if (sealing) ghash(g, b->out, b->n);
 	return finish(g, 48, b->n);
 }
 
 static void wipe(struct gcm *g)
 {
-	for (u64 i = 0; i < sizeof *g / 16; i++)
-		((volatile v *)g)[i] = _mm_setzero_si128();
+	for (u64 i = 0; i < sizeof *g / 16; i++) ((volatile v *)g)[i] = _mm_setzero_si128();
 }
 
 static u64 do_seal(void *p)
@@ -233,8 +221,7 @@ static u64 do_key(void *p)
 	u8 l[16];
 	expand(rk, load(k->raw), load(k->raw + 16));
 	store(l, encrypt(rk, _mm_setzero_si128()));
-	for (int i = 0; i < 16; i++)
-		k->k1[i] = l[i] << 1 | (i < 15 ? l[i + 1] >> 7 : 0);
+	for (int i = 0; i < 16; i++) k->k1[i] = l[i] << 1 | (i < 15 ? l[i + 1] >> 7 : 0);
 	k->k1[15] ^= 0x87 & -(l[0] >> 7);
 	store(k->raw, _mm_setzero_si128());
 	store(k->raw + 16, _mm_setzero_si128());

@@ -147,10 +147,8 @@ long dir_insert(struct inode *dir, const char *name, u32 len, u32 ino, int type)
 	if (hit) return -EEXIST;
 	if (h->used + need > 4096) { /* cut the page in two */
 		u32 keep = h->n / 2, at = 8;
-		if (n == pages(dir) - 1 && nth == h->n)
-			keep = h->n;
-		for (u32 i = 0; i < keep; i++)
-			at += 6 + ((struct dent *)(p + at))->len;
+		if (n == pages(dir) - 1 && nth == h->n) keep = h->n;
+		for (u32 i = 0; i < keep; i++) at += 6 + ((struct dent *)(p + at))->len;
 		e->pins++;
 		r = shift(dir, n + 1, 1);
 		e2 = r ? 0 : block_get(dir, 0, n + 1, 1, &r);
@@ -239,8 +237,7 @@ long dir_next(struct inode *dir, const u8 *after, u32 afterlen, u8 *name, u32 *l
 	struct dent *d = (void *)(p + 8);
 	if (afterlen) {
 		d = scan(p, (const char *)after, afterlen, &hit, &nth);
-		if (hit)
-			nth++, d = (void *)(d->name + d->len);
+		if (hit) nth++, d = (void *)(d->name + d->len);
 	}
 	if (nth == ((struct page *)p)->n) {
 		if (n + 1 == pages(dir)) return 0;

@@ -49,7 +49,7 @@ struct ofd *ofd_of(struct thread *t, u64 fd)
 
 static struct inode *inode_of(struct ofd *o, long *err)
 {
-	if (V->broken) return *err = -EIO, (struct inode *)0;
+	if (V->broken || o->ino == NONE) return *err = V->broken ? -EIO : -ENODEV, (struct inode *)0;
 	return inode_get(o->ino, err);
 }
 
@@ -59,7 +59,7 @@ static void ofd_drop(u32 n)
 {
 	struct ofd *o = &OFDS[n];
 	long err;
-	if (!n || --o->refs) return;
+	if (!n || --o->refs || o->ino == NONE) return;
 	struct inode *ip = inode_get(o->ino, &err);
 	if (ip) {
 		ip->opens--;
@@ -156,8 +156,7 @@ void maps_gone(u64 addr, u64 len)
 		if (!m->len || m->addr >= end || m->addr + m->len <= addr) continue;
 		u64 lo = MAX(addr, m->addr), hi = MIN(end, m->addr + m->len);
 		vol_enter();
-		if (m->write)
-			vol_found_mapped();
+		if (m->write) vol_found_mapped();
 		map_pages(m, (lo - m->addr) / PAGE, (hi - m->addr) / PAGE, -1);
 		struct map left = *m, right = *m;
 		left.len = lo - m->addr;
@@ -178,8 +177,7 @@ static long map_shared(struct ofd *o, u64 addr, u64 len, u64 prot, u64 off)
 {
 	struct map *m = maps;
 	long r = 0;
-	while (m < maps + 128 && m->len)
-		m++;
+	while (m < maps + 128 && m->len) m++;
 	struct inode *ip = m < maps + 128 ? inode_of(o, &r) : 0;
 	if (!ip) return r ? r : -ENOMEM;
 	u64 npages = ALIGN_UP(len, PAGE) / PAGE, have = (ip->r.size + PAGE - 1) / PAGE;
@@ -195,8 +193,7 @@ static long map_shared(struct ofd *o, u64 addr, u64 len, u64 prot, u64 off)
 			r = -ENOMEM;
 			break;
 		}
-		if (!e->wmaps)
-			e->hash = page_hash(PAGE_OF(e));
+		if (!e->wmaps) e->hash = page_hash(PAGE_OF(e));
 		map_pages(&n, p, p + 1, 1);
 	}
 	if (r)
@@ -217,8 +214,7 @@ long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 	struct inode *ip = o ? inode_of(o, &r) : 0;
 	if (!ip || ip->r.type != T_REG || (o->flags & O_ACCMODE) == O_WRONLY || o->flags & O_PATH ||
 		(type != MAP_PRIVATE && prot & PROT_WRITE && (o->flags & O_ACCMODE) != O_RDWR)) {
-		if (ip)
-			inode_put(ip), r = ip->r.type != T_REG ? -ENODEV : -EACCES;
+		if (ip) inode_put(ip), r = ip->r.type != T_REG ? -ENODEV : -EACCES;
 		vol_leave();
 		return r ? r : -EBADF;
 	}
@@ -248,6 +244,23 @@ long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 
 /* ---- start, fork, exec, end */
 
+/* Ephemeral regions are folders of a file system in memory that is private to the run. */
+static void make_ephemeral(void)
+{
+	char p[2200];
+	u64 at = 16;
+	for (u32 i = 0; i < V->nregions; i++) {
+		struct region *g = (struct region *)(V->regions + at);
+		char *base = put_str(p, CFG->ephemeral), *name = (char *)V->regions + at + 4;
+		for (u64 k = 0; g->cls == R_EPHEMERAL && k < g->len; k++) {
+			base[k] = name[k];
+			base[k + 1] = 0;
+			if (k + 1 == g->len || name[k + 1] == '/') H(NR_mkdir, p, 0755);
+		}
+		at += 4 + g->len;
+	}
+}
+
 void files_start(struct thread *t, const char *handed)
 {
 	index_calls();
@@ -256,11 +269,11 @@ void files_start(struct thread *t, const char *handed)
 	vol_enter();
 	if (!CFG->ready) {
 		long r = vol_open(CFG->key, CFG->min_generation, CFG->flags & CFG_READONLY);
-		if (r == -EIO)
-			H(NR_exit_group, 125); /* vol_complain has said what it is */
-		if (r)
-			die("the volume cannot be opened", r == -ENOMEM ? "the cache is too small" : 0);
+		if (r == -EIO) H(NR_exit_group, 125); /* vol_complain has said what it is */
+		if (r) die("the volume cannot be opened", r == -ENOMEM ? "the cache is too small" : 0);
 		memset(CFG->key, 0, sizeof CFG->key);
+		if (CFG->flags & CFG_CONSOLE) console_start(t);
+		make_ephemeral();
 		CFG->ready = 1;
 	}
 	/* what an earlier image left us: fd=file,… and the working directory */
@@ -294,6 +307,7 @@ void files_finish(void)
 	vol_enter();
 	long r = V->broken ? 0 : vol_commit();
 	vol_leave();
+	if (CFG->flags & CFG_CONSOLE) console_end(self());
 	if (r)
 		die("the last changes could not be written to the volume, which keeps its last committed state",
 			r == -ENOSPC ? "no space left" : 0);
@@ -328,8 +342,7 @@ int files_fork(struct thread *t)
 	if (!(CFG->flags & CFG_FILES)) return 0;
 	vol_enter();
 	each_fd(t, 1);
-	for (struct map *m = maps; m < maps + 128; m++)
-		map_pages(m, 0, m->len / PAGE, 1);
+	for (struct map *m = maps; m < maps + 128; m++) map_pages(m, 0, m->len / PAGE, 1);
 	vol_leave();
 	return 1;
 }
@@ -338,8 +351,7 @@ void files_unfork(struct thread *t)
 {
 	vol_enter();
 	each_fd(t, -1);
-	for (struct map *m = maps; m < maps + 128; m++)
-		map_pages(m, 0, m->len / PAGE, -1);
+	for (struct map *m = maps; m < maps + 128; m++) map_pages(m, 0, m->len / PAGE, -1);
 	vol_leave();
 }
 
@@ -348,8 +360,7 @@ void files_vfork(struct thread *child, struct thread *parent)
 	u16 *tab = CFG->flags & CFG_FILES ? scratch(FDTAB_SIZE) : 0;
 	if (!tab) return;
 	for (u64 i = 0; i < FDTAB_SIZE / 8; i++)
-		if (((u64 *)parent->fdtab)[i])
-			((u64 *)tab)[i] = ((u64 *)parent->fdtab)[i];
+		if (((u64 *)parent->fdtab)[i]) ((u64 *)tab)[i] = ((u64 *)parent->fdtab)[i];
 	child->fdtab = tab;
 	vol_enter();
 	each_fd(child, 1);
@@ -369,8 +380,7 @@ void files_exit(struct thread *t)
 		each_fd(t, -1);
 		if (!t->vforked)
 			for (struct map *m = maps; m < maps + 128; m++) {
-				if (m->write && m->len)
-					vol_found_mapped();
+				if (m->write && m->len) vol_found_mapped();
 				map_pages(m, 0, m->len / PAGE, -1);
 			}
 	}
@@ -544,10 +554,8 @@ static long set_mode(struct inode *ip, u32 mode)
 static long set_owner(struct inode *ip, u32 uid, u32 gid)
 {
 	if (euid()) return -EPERM;
-	if (uid != ~0u)
-		ip->r.uid = uid;
-	if (gid != ~0u)
-		ip->r.gid = gid;
+	if (uid != ~0u) ip->r.uid = uid;
+	if (gid != ~0u) ip->r.gid = gid;
 	ip->r.ctime = now();
 	inode_dirty(ip);
 	return 0;
@@ -558,10 +566,8 @@ static long truncate_to(struct inode *ip, i64 size)
 	if (size < 0) return -EINVAL;
 	if (ip->r.type != T_REG) return ip->r.type == T_DIR ? -EISDIR : -EINVAL;
 	long r = drop_facts(ip);
-	if (!r)
-		r = file_truncate(ip, size);
-	if (!r)
-		ip->r.mtime = ip->r.ctime = now();
+	if (!r) r = file_truncate(ip, size);
+	if (!r) ip->r.mtime = ip->r.ctime = now();
 	return r;
 }
 
@@ -580,8 +586,7 @@ static long do_read(struct thread *t, struct ofd *o, struct inode *ip, u8 *buf, 
 	if (ip->r.type != T_REG) return -EISDIR;
 	if (at && off < 0) return -EINVAL;
 	long r = file_read(ip, at ? (u64)off : o->off, buf, MIN(n, 0x7ffff000));
-	if (r > 0 && !at)
-		o->off += r;
+	if (r > 0 && !at) o->off += r;
 	return r;
 }
 
@@ -592,15 +597,12 @@ static long do_write(struct ofd *o, struct inode *ip, const u8 *buf, u64 n, i64 
 	if (V->readonly) return -EROFS;
 	u64 pos = o->flags & O_APPEND ? ip->r.size : at ? (u64)off : o->off;
 	long r = drop_facts(ip);
-	if (!r && n)
-		r = file_write(ip, pos, buf, MIN(n, 0x7ffff000));
+	if (!r && n) r = file_write(ip, pos, buf, MIN(n, 0x7ffff000));
 	if (r > 0) {
 		touched(ip);
-		if (!at)
-			o->off = pos + r;
+		if (!at) o->off = pos + r;
 		long c = o->flags & (O_DSYNC | O_SYNC) ? vol_commit() : 0;
-		if (c)
-			r = c;
+		if (c) r = c;
 	}
 	return r;
 }
@@ -683,8 +685,7 @@ static long sys_sendfile(struct thread *t, u64 out, u64 in, u64 *uoff, u64 count
 	u64 off = 0;
 	u8 *buf = t->copy ? t->copy : (t->copy = scratch(COPY_SIZE));
 	if (!buf) return -ENOMEM;
-	if (uoff && ucopy(&off, uoff, 8))
-		r = -EFAULT;
+	if (uoff && ucopy(&off, uoff, 8)) r = -EFAULT;
 	while (r >= 0 && (u64)done < count) {
 		vol_enter();
 		struct ofd *o = ofd_of(t, in);
@@ -703,14 +704,12 @@ static long sys_sendfile(struct thread *t, u64 out, u64 in, u64 *uoff, u64 count
 		off = pos + r;
 		if (!uoff) {
 			vol_enter();
-			if ((o = ofd_of(t, in)))
-				o->off = off;
+			if ((o = ofd_of(t, in))) o->off = off;
 			vol_leave();
 		}
 		if ((u64)r < have) break;
 	}
-	if (uoff && done && ucopy(uoff, &off, 8))
-		r = -EFAULT;
+	if (uoff && done && ucopy(uoff, &off, 8)) r = -EFAULT;
 	if (!done && r == -EINTR && t->pend == 1 && t->proc->acts[t->info.signo].flags & SA_RESTART)
 		t->act = ACT_AGAIN;
 	return done ? done : r;
@@ -774,15 +773,13 @@ static long new_inode(struct thread *t, struct loc *l, int type, u32 mode, struc
 	if (l->ino) return -EEXIST;
 	struct inode *dir = inode_get(l->dir, &r), *ip;
 	if (!dir) return r;
-	if (!may(dir, 3) || !dir->r.nlink)
-		r = dir->r.nlink ? -EACCES : -ENOENT;
+	if (!may(dir, 3) || !dir->r.nlink) r = dir->r.nlink ? -EACCES : -ENOENT;
 	int cls = type == T_REG ? region_of(l->path, strlen(l->path)) : R_CRYPT;
 	u32 gid = dir->r.mode & 02000 ? dir->r.gid : (u32)H(NR_getegid, 0);
 	ip = r ? 0 : inode_new(type, cls, mode, euid(), gid, &r);
 	if (ip) {
 		ip->r.nlink = 1;
-		if (type == T_DIR)
-			ip->r.parent = l->dir, ip->r.mode |= dir->r.mode & 02000;
+		if (type == T_DIR) ip->r.parent = l->dir, ip->r.mode |= dir->r.mode & 02000;
 		if ((r = dir_insert(dir, l->name, l->len, ip->ino, type))) {
 			ip->r.nlink = 0;
 			inode_put(ip); /* and so releases it */
@@ -825,8 +822,7 @@ static long do_open(struct thread *t, struct loc *l, u64 flags, u32 mode)
 		r = -EROFS;
 	else if (flags & O_TRUNC && ip->r.type == T_REG && ip->r.size)
 		r = truncate_to(ip, 0);
-	if (!r)
-		r = fd_new(t, ip, flags);
+	if (!r) r = fd_new(t, ip, flags);
 	inode_put(ip);
 	return r;
 }
@@ -924,8 +920,7 @@ static long do_rename(struct loc *from, struct loc *to, u64 flags)
 		r = -ENOTEMPTY;
 	for (u32 up = to->dir; !r && ip->r.type == T_DIR;) { /* not into itself */
 		struct inode *p;
-		if (up == ip->ino)
-			r = -EINVAL;
+		if (up == ip->ino) r = -EINVAL;
 		if (up == INO_ROOT || r || !(p = inode_get(up, &r))) break;
 		up = p->r.parent;
 		inode_put(p);
@@ -938,8 +933,7 @@ static long do_rename(struct loc *from, struct loc *to, u64 flags)
 		old->r.ctime = now();
 		inode_dirty(old);
 	}
-	if (ip->r.type == T_DIR)
-		ip->r.parent = to->dir;
+	if (ip->r.type == T_DIR) ip->r.parent = to->dir;
 	ip->r.ctime = now();
 	inode_dirty(ip);
 	touched(fd);
@@ -991,8 +985,7 @@ static void index_calls(void)
 {
 	for (u64 i = 0; i < sizeof classes / sizeof *classes; i++)
 		sys_class[classes[i].nr] = classes[i].class;
-	for (u64 i = 0; i < sizeof calls / sizeof *calls; i++)
-		call_of[calls[i].nr] = &calls[i];
+	for (u64 i = 0; i < sizeof calls / sizeof *calls; i++) call_of[calls[i].nr] = &calls[i];
 }
 
 static u64 *arg(struct thread *t, int n)
@@ -1017,15 +1010,13 @@ static long at_place(struct thread *t, u64 nr, struct loc *l)
 		return do_open(t, l, times[0], times[1]);
 	case NR_mkdir: case NR_mkdirat:
 		r = new_inode(t, l, T_DIR, (nr == NR_mkdir ? b : c) & ~t->proc->umask & 01777, &ip);
-		if (!r)
-			inode_put(ip);
+		if (!r) inode_put(ip);
 		return r;
 	case NR_mknod: case NR_mknodat:
 		n = nr == NR_mknod ? b : c;
 		if ((n & S_IFMT) && (n & S_IFMT) != S_IFREG) return -EPERM;
 		r = l->slash ? -ENOENT : new_inode(t, l, T_REG, n & ~t->proc->umask, &ip);
-		if (!r)
-			inode_put(ip);
+		if (!r) inode_put(ip);
 		return r;
 	case NR_rmdir: return do_unlink(l, 1);
 	case NR_unlink: return l->slash ? -ENOTDIR : do_unlink(l, 0);
@@ -1111,10 +1102,10 @@ static long fd_link(struct thread *t, const char *upath, u32 *n)
 	const char *d = 0;
 	static const char *const prefix[] = { "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/" };
 	for (int i = 0; i < 3; i++)
-		if (has_prefix(p, prefix[i]))
-			d = p + strlen(prefix[i]);
-	if (streq(p, "/dev/stdin"))
-		d = "0";
+		if (has_prefix(p, prefix[i])) d = p + strlen(prefix[i]);
+	if (streq(p, "/dev/stdin")) d = "0";
+	if (streq(p, "/dev/stdout")) d = "1";
+	if (streq(p, "/dev/stderr")) d = "2";
 	if (!d || *d < '0' || *d > '9') return 0;
 	*n = get_num(&d);
 	return !*d && ofd_of(t, *n);
@@ -1131,13 +1122,18 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	u64 flags = nr == NR_openat || nr == NR_unlinkat ? t->f.rdx : nr == NR_open ? t->f.rsi : 0, at = 0;
 	if (nr == NR_openat2 && ucopy(&flags, (void *)t->f.rdx, 8)) return *r = -EFAULT, 1;
 	if (nr == NR_open || nr == NR_openat || nr == NR_openat2) {
-		if (flags & O_NOFOLLOW || (flags & O_CREAT && flags & O_EXCL))
-			follow = 0;
+		if (flags & O_NOFOLLOW || (flags & O_CREAT && flags & O_EXCL)) follow = 0;
 		u32 n;
 		if (fd_link(t, upath, &n)) {
 			long err = 0;
 			vol_enter();
 			struct ofd *o = ofd_of(t, n);
+			if (o && o->ino == NONE) { /* the console: another descriptor of the same */
+				*r = check_fd(t, H(NR_fcntl, n, flags & O_CLOEXEC ? 1030 : 0, 0));
+				if (*r >= 0 && *r < 65536) t->fdtab[*r] = o - OFDS, o->refs++;
+				vol_leave();
+				return 1;
+			}
 			struct inode *ip = o ? inode_of(o, &err) : 0;
 			int acc = flags & O_ACCMODE;
 			*r = !ip ? err : !may(ip, acc == 0 ? 4 : acc == O_WRONLY ? 2 : 6) ? -EACCES : fd_new(t, ip, flags);
@@ -1154,8 +1150,7 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	case NR_statx: at = t->f.rdx; break;
 	case NR_fchownat: at = t->f.r8; break;
 	}
-	if (at & AT_SYMLINK_NOFOLLOW)
-		follow = 0;
+	if (at & AT_SYMLINK_NOFOLLOW) follow = 0;
 	if (is_exe_link(upath) && nr != NR_readlink && nr != NR_readlinkat && follow)
 		upath = exe_path;
 	char first = 0;
@@ -1201,8 +1196,7 @@ static int path_call(struct thread *t, u64 nr, long *r)
 		} else if (nr == NR_open || nr == NR_creat || nr == NR_openat || nr == NR_openat2) {
 			t->act = ACT_RETURN;
 			*r = check_fd(t, host_wait(nr, t->k[1], t->k[2], t->k[3], t->k[4], 0ul, 0ul));
-			if (*r == -EINTR && t->pend)
-				t->act = ACT_AGAIN;
+			if (*r == -EINTR && t->pend) t->act = ACT_AGAIN;
 		}
 	}
 	return 1;
@@ -1299,11 +1293,9 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		vol_enter();
 		o = ofd_of(t, a);
 		*r = H(nr, a, b, c);
-		if (*r >= 0 && nr == NR_dup)
-			check_fd(t, *r);
+		if (*r >= 0 && nr == NR_dup) check_fd(t, *r);
 		if (*r >= 0 && *r < 65536 && (o || t->fdtab[*r]) && (u32)*r != (u32)a) {
-			if (o)
-				o->refs++;
+			if (o) o->refs++;
 			fd_set(t, *r, o ? o - OFDS : 0);
 		} else if (*r >= 65536 && o) {
 			H(NR_close, *r);
@@ -1314,8 +1306,7 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 	case NR_close_range:
 		vol_enter();
 		for (u64 fd = (u32)a; fd <= MIN((u32)b, 65535) && !(c & 4); fd++)
-			if (t->fdtab[fd] && !kept_fd(fd))
-				fd_set(t, fd, 0);
+			if (t->fdtab[fd] && !kept_fd(fd)) fd_set(t, fd, 0);
 		vol_leave();
 		return 0;
 	case NR_sendfile:
@@ -1340,8 +1331,7 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		char p[5200];
 		if (!t->proc->cwd) return 0;
 		u64 n = put_str(put_str(p, CFG->mount), t->proc->cwd_path) - p;
-		if (!n)
-			n = put_str(p, "/") - p;
+		if (!n) n = put_str(p, "/") - p;
 		*r = n + 1 > b ? -ERANGE : ucopy((void *)a, p, n + 1) ? -EFAULT : (long)n + 1;
 		return 1;
 	}
@@ -1356,8 +1346,7 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 			}
 		} else {
 			*r = H(nr, a);
-			if (!*r)
-				t->proc->cwd = 0;
+			if (!*r) t->proc->cwd = 0;
 		}
 		vol_leave();
 		return 1;
@@ -1368,6 +1357,18 @@ int file_syscall(struct thread *t, u64 nr, long *r)
 		return *r && nr == NR_msync;
 	}
 	o = ofd_of(t, a);
+	if (o && o->ino == NONE && nr != NR_close) {
+		long done = 0;
+		if (nr == NR_write) return *r = console_write(t, a, o - OFDS, (u8 *)b, c), 1;
+		if (nr != NR_writev) return 0;
+		for (u64 i = 0; i < MIN(c, 1024); i++) {
+			struct iovec v;
+			*r = ucopy(&v, (struct iovec *)b + i, sizeof v) ? -EFAULT : console_write(t, a, o - OFDS, v.base, v.len);
+			if (*r < 0) return *r = done ? done : *r, 1;
+			done += *r;
+		}
+		return *r = done, 1;
+	}
 	if (o && nr < NR_MAX && (sys_class[nr] == C_FD || sys_class[nr] == C_FDLEN || nr == NR_close)) {
 		vol_enter();
 		*r = (o = ofd_of(t, a)) ? fd_call(t, nr, a, o) : -EBADF;

@@ -47,19 +47,15 @@ static int parse_script(char *head, long n, char **interp, char **arg)
 {
 	if (n < 3 || head[0] != '#' || head[1] != '!') return 0;
 	char *p = head + 2, *e = head + 2;
-	while (e < head + n && *e != '\n')
-		e++;
+	while (e < head + n && *e != '\n') e++;
 	*e = 0;
-	while (*p == ' ' || *p == '\t')
-		p++;
+	while (*p == ' ' || *p == '\t') p++;
 	*interp = p;
-	while (*p && *p != ' ' && *p != '\t')
-		p++;
+	while (*p && *p != ' ' && *p != '\t') p++;
 	*arg = 0;
 	if (*p) {
 		*p++ = 0;
-		while (*p == ' ' || *p == '\t')
-			p++;
+		while (*p == ' ' || *p == '\t') p++;
 		while (e > p && (e[-1] == ' ' || e[-1] == '\t'))
 			*--e = 0;
 		if (*p)
@@ -104,8 +100,7 @@ static void load_image(int fd, const char *path, struct image *im)
 	static struct ehdr eh;
 	static struct phdr ph[MAX_PHDR];
 	struct thread *t = self();
-	if (read_headers(fd, &eh, ph))
-		die("not a 64-bit x86 ELF program", path);
+	if (read_headers(fd, &eh, ph)) die("not a 64-bit x86 ELF program", path);
 	u64 lo = ~0ul, hi = 0, align = PAGE, bias = 0;
 	for (int i = 0; i < eh.phnum; i++)
 		if (ph[i].type == PT_LOAD) {
@@ -114,15 +109,12 @@ static void load_image(int fd, const char *path, struct image *im)
 			if (ph[i].align > align && !(ph[i].align & (ph[i].align - 1)) && ph[i].align <= 1 << 21)
 				align = ph[i].align;
 		}
-	if (lo >= hi)
-		die("the program has nothing to load", path);
+	if (lo >= hi) die("the program has nothing to load", path);
 	if (eh.type == 3) {
 		long a = H(NR_mmap, 0, hi - lo + align, 0, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (IS_ERR(a))
-			die("no address space for the program", path);
+		if (IS_ERR(a)) die("no address space for the program", path);
 		bias = ALIGN_UP((u64)a, align) - lo;
-		if (bias + lo > (u64)a)
-			H(NR_munmap, a, bias + lo - a);
+		if (bias + lo > (u64)a) H(NR_munmap, a, bias + lo - a);
 		if (a + align > bias + lo)
 			H(NR_munmap, bias + hi, a + align - (bias + lo));
 	} else if (trusted_range(lo, hi - lo) ||
@@ -138,8 +130,7 @@ static void load_image(int fd, const char *path, struct image *im)
 		u64 mem_end = ALIGN_UP(bias + p->vaddr + p->memsz, PAGE), zero = a;
 		if (p->filesz) {
 			long r = shim_mmap(t, a, p->filesz + in, prot, MAP_PRIVATE | MAP_FIXED, fd, p->offset - in);
-			if (r != (long)a)
-				die("cannot map the program", path);
+			if (r != (long)a) die("cannot map the program", path);
 			zero = ALIGN_UP(file_end, PAGE);
 			if (p->memsz > p->filesz && prot & PROT_WRITE)
 				memset((void *)file_end, 0, zero - file_end); /* to the page's end: ld.so allocates there */
@@ -164,13 +155,10 @@ static void find_vdso(u64 base)
 	struct phdr *ph = (void *)(base + eh->phoff);
 	u64 size = 0, strtab = 0, symtab = 0;
 	for (int i = 0; i < eh->phnum; i++) {
-		if (ph[i].type == PT_LOAD)
-			size = ALIGN_UP(ph[i].vaddr + ph[i].memsz, PAGE);
+		if (ph[i].type == PT_LOAD) size = ALIGN_UP(ph[i].vaddr + ph[i].memsz, PAGE);
 		for (u64 *d = (u64 *)(base + ph[i].vaddr); ph[i].type == PT_DYNAMIC && *d; d += 2) {
-			if (*d == 5)
-				strtab = d[1];
-			if (*d == 6)
-				symtab = d[1];
+			if (*d == 5) strtab = d[1];
+			if (*d == 6) symtab = d[1];
 		}
 	}
 	for (struct { u32 name; u8 info, other; u16 shndx; u64 value, size; } *y = (void *)(base + symtab); symtab && (u64)y < base + strtab; y++)
@@ -199,24 +187,19 @@ void program_load(int fd, const char *path, u64 *sp)
 	for (int depth = 0;; depth++) {
 		char *interp, *arg;
 		long n = shim_pread(fd, heads[depth], 256, 0);
-		if (n < 0)
-			die("cannot read", file);
+		if (n < 0) die("cannot read", file);
 		if (!parse_script(heads[depth], n, &interp, &arg)) break;
-		if (depth == 4)
-			die("scripts are nested too deeply", path);
+		if (depth == 4) die("scripts are nested too deeply", path);
 		/* prefix is kept in reverse: the last interpreter comes first in argv */
 		prefix[nprefix++] = file;
-		if (arg)
-			prefix[nprefix++] = arg;
+		if (arg) prefix[nprefix++] = arg;
 		prefix[nprefix] = interp;
 		shim_close(fd);
 		file = interp;
 		fd = shim_open_exec(interp);
-		if (fd < 0)
-			die("the script's interpreter cannot be opened", interp);
+		if (fd < 0) die("the script's interpreter cannot be opened", interp);
 	}
-	if (nprefix)
-		nprefix++;
+	if (nprefix) nprefix++;
 	long n = 0;
 	char link[40];
 	if (!sealed_path(t, file, exe_path)) {
@@ -232,27 +215,22 @@ void program_load(int fd, const char *path, u64 *sp)
 		if (fd < 0)
 			die("the program's interpreter (dynamic loader) cannot be opened", im.interp);
 		load_image(fd, im.interp, &ld);
-		if (ld.has_interp)
-			die("the interpreter wants an interpreter", im.interp);
+		if (ld.has_interp) die("the interpreter wants an interpreter", im.interp);
 		shim_close(fd);
 		entry = ld.entry;
 	}
 	const char *comm = file;
 	for (const char *p = path; *p; p++)
-		if (*p == '/')
-			comm = p + 1;
-	if (!comm[0] || comm == file)
-		comm = path;
+		if (*p == '/') comm = p + 1;
+	if (!comm[0] || comm == file) comm = path;
 	H(NR_prctl, 15, comm);
 
 	u64 argc = sp[0];
 	char **argv = (char **)(sp + 1), **env = argv + argc + 1;
 	u64 nenv = 0, naux = 0;
-	while (env[nenv])
-		nenv++;
+	while (env[nenv]) nenv++;
 	u64 *aux = (u64 *)(env + nenv + 1);
-	while (aux[2 * naux])
-		naux++;
+	while (aux[2 * naux]) naux++;
 	u64 words = 1 + argc + nprefix + 2 + nenv + 1 + 2 * (naux + 1);
 	u64 *to = (u64 *)(((u64)sp - words * 8 - 256) & -16ul), *d = to;
 	u64 *count = d++;

@@ -50,8 +50,7 @@ struct thread *thread_new(void)
 void threads_forked(struct thread *t)
 {
 	for (struct slot *s = slots; s; s = s->next)
-		if (&s->t != t)
-			s->t.inuse = 0;
+		if (&s->t != t) s->t.inuse = 0;
 }
 
 /* Whether [addr, addr+len) touches what belongs to the shim. */
@@ -73,8 +72,7 @@ void arm(void)
 {
 	if (CFG->flags & CFG_NO_SUD) return;
 	long r = H(NR_prctl, 59, 1, __executable_start, etext - __executable_start, 0);
-	if (r)
-		die("this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)", 0);
+	if (r) die("this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)", 0);
 }
 
 void thread_start(struct thread *t)
@@ -103,16 +101,14 @@ static void filter(void)
 	struct { u16 len; void *p; } fprog = { sizeof prog / sizeof *prog, prog };
 	H(NR_prctl, 38, 1, 0, 0, 0);
 	long r = H(NR_seccomp, 1, 0, &fprog);
-	if (r)
-		die("cannot install the seccomp filter", 0);
+	if (r) die("cannot install the seccomp filter", 0);
 	CFG->filtered = 1;
 }
 
 static void map_shared(void)
 {
 	u64 st[18];
-	if (H(NR_fstat, fd_base + FD_SHARED, st))
-		die("the shim was not started by palisade", 0);
+	if (H(NR_fstat, fd_base + FD_SHARED, st)) die("the shim was not started by palisade", 0);
 	long r = H(NR_mmap, SHARED_BASE, st[6], PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd_base + FD_SHARED, 0);
 	if (r != SHARED_BASE || CFG->magic != CONFIG_MAGIC || CFG->shared_size != st[6])
 		die("the shim's shared memory is damaged", 0);
@@ -138,21 +134,16 @@ void shim_main(u64 *sp)
 	char **env = (char **)(sp + 1 + sp[0] + 1);
 	const char *own = 0;
 	for (; *env && !own; env++)
-		if (has_prefix(*env, "PALISADE_SHIM="))
-			own = *env + 14;
-	if (!own)
-		die("the shim was not started by palisade", 0);
+		if (has_prefix(*env, "PALISADE_SHIM=")) own = *env + 14;
+	if (!own) die("the shim was not started by palisade", 0);
 	int first = *own == '+';
 	own += first;
 	fd_base = get_num(&own);
-	if (*own++ != ':')
-		die("the shim was not started by palisade", 0);
+	if (*own++ != ':') die("the shim was not started by palisade", 0);
 	map_shared();
-	if (first)
-		move_fds();
+	if (first) move_fds();
 	const char *handed = own;
-	while (*own && *own != ':')
-		own++;
+	while (*own && *own != ':') own++;
 	own += *own == ':';
 	t->self = t;
 	t->stack = (u64)boot_stack_top;
@@ -160,17 +151,13 @@ void shim_main(u64 *sp)
 	t->proc = &t->own;
 	H(NR_arch_prctl, 0x1001, t);
 	long tab = H(NR_mmap, 0, FDTAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (IS_ERR(tab))
-		die("out of memory", 0);
+	if (IS_ERR(tab)) die("out of memory", 0);
 	t->fdtab = (u16 *)tab;
 	sig_init(t);
-	if (CFG->flags & CFG_FILES)
-		files_start(t, handed);
-	if (CFG->flags & CFG_FINISH)
-		files_finish();
+	if (CFG->flags & CFG_FILES) files_start(t, handed);
+	if (CFG->flags & CFG_FINISH) files_finish();
 	program_load(H(NR_fcntl, fd_base + FD_PROG, 1, 0) >= 0 ? (int)(fd_base + FD_PROG) : -1, own, sp);
-	if (!CFG->filtered)
-		filter();
+	if (!CFG->filtered) filter();
 	arm();
 	enter_app();
 }

@@ -25,8 +25,7 @@ static int copy_out(int fd)
 	u64 p = IS_ERR(mem) || H(NR_ftruncate, mem, size) ? -1ul :
 		(u64)H(NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, mem, 0);
 	int ok = !IS_ERR(p) && sealed_pread(fd, (void *)p, size, 0) == size;
-	if (!IS_ERR(p))
-		H(NR_munmap, p, size);
+	if (!IS_ERR(p)) H(NR_munmap, p, size);
 	if (ok) return mem;
 	H(NR_close, mem);
 	return -1;
@@ -78,8 +77,7 @@ static long ask(int fd, u32 **table)
 	}
 	H(NR_close, sv[0]);
 	if (*table && got == want) return n;
-	if (*table)
-		H(NR_munmap, *table, n * 8ul);
+	if (*table) H(NR_munmap, *table, n * 8ul);
 	return 0;
 }
 
@@ -93,8 +91,7 @@ static u8 *near(u64 addr, u64 len, u64 size)
 			if (want < 0x10000 || want > 1ul << 47) continue;
 			long a = H(NR_mmap, want, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 			if (a == (long)want) return (u8 *)a;
-			if (!IS_ERR(a))
-				H(NR_munmap, a, size);
+			if (!IS_ERR(a)) H(NR_munmap, a, size);
 		}
 	}
 	return 0;
@@ -117,8 +114,7 @@ void patch_mapping(int fd, u64 addr, u64 len, u64 off)
 		mem = sealed ? copy_out(fd) : -1;
 		n = ask(mem >= 0 ? mem : fd, &tab);
 	}
-	if (mem >= 0)
-		H(NR_close, mem);
+	if (mem >= 0) H(NR_close, mem);
 	if (n <= 0) return;
 	u64 size = ALIGN_UP(32 + n * 32ul, PAGE);
 	lock(&patch_lock);
@@ -144,8 +140,7 @@ void patch_mapping(int fd, u64 addr, u64 len, u64 off)
 			*(int *)(q + 9) = (int)(stub - (q + 13));
 			c[0] = 0xe9;
 			*(int *)(c + 1) = (int)jump;
-			if (!load)
-				s[0] = 0xeb, s[1] = (u8)hop;
+			if (!load) s[0] = 0xeb, s[1] = (u8)hop;
 			done++;
 		}
 		H(NR_mprotect, lo, hi - lo, PROT_READ | PROT_EXEC);

@@ -13,8 +13,7 @@ void vol_enter(void)
 {
 	static u32 me; /* of this process: a child of fork finds out again */
 	u32 c;
-	if (!me || forked_pid)
-		me = H(NR_getpid, 0), forked_pid = 0;
+	if (!me || forked_pid) me = H(NR_getpid, 0), forked_pid = 0;
 	struct lock *l = &V->lock;
 	for (int spin = 0; (c = __sync_val_compare_and_swap(&l->v, 0, 1)) && spin < 200; spin++)
 		__builtin_ia32_pause();
@@ -74,8 +73,7 @@ int may(struct inode *ip, int mask)
 	if (ip->r.uid == uid) return (mode >> 6 & mask) == (u32)mask;
 	int in = ip->r.gid == (u32)H(NR_getegid, 0);
 	long n = in ? 0 : H(115, 64, groups); /* getgroups */
-	for (long i = 0; i < n && !in; i++)
-		in = groups[i] == ip->r.gid;
+	for (long i = 0; i < n && !in; i++) in = groups[i] == ip->r.gid;
 	return (mode >> (in ? 3 : 0) & mask) == (u32)mask;
 }
 
@@ -180,8 +178,7 @@ static long begin(struct thread *t, int dirfd, struct walk *w, struct loc *l, in
 		char link[40];
 		put_num(put_str(link, "/proc/self/fd/"), (u32)dirfd);
 		n = H(NR_readlink, link, l->path, 4095);
-		if (n >= 0 && (n > 4095 || l->path[0] != '/'))
-			n = -ENOTDIR;
+		if (n >= 0 && (n > 4095 || l->path[0] != '/')) n = -ENOTDIR;
 	}
 	if (n < 0) return n;
 	l->path[n] = 0;
@@ -211,12 +208,10 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 			l->len = 0;
 			l->ino = INO_ROOT;
 		}
-		while (*p == '/')
-			p++, l->slash = 1;
+		while (*p == '/') p++, l->slash = 1;
 		if (!*p) break;
 		char *c = p;
-		while (*p && *p != '/')
-			p++;
+		while (*p && *p != '/') p++;
 		u64 n = p - c;
 		l->slash = 0;
 		if (!w.inside) {
@@ -269,16 +264,15 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
 		if (cls == R_PASS || cls == R_EPHEMERAL) {
 			char rest[4096];
 			put_str(rest, l->path);
-			if (mlen + strlen(rest) + 1 > 4096) return -ENAMETOOLONG;
-			put_str(put_str(l->path, mount()), rest);
+			if (mlen + sizeof CFG->ephemeral + strlen(rest) > 4096) return -ENAMETOOLONG;
+			put_str(put_str(l->path, cls == R_PASS ? mount() : CFG->ephemeral), rest);
 			w.len = strlen(l->path);
 			w.inside = 0;
-			l->changed |= path[0] != '/' || links;
+			l->changed |= path[0] != '/' || links || cls == R_EPHEMERAL;
 			continue;
 		}
 		char *rest = p;
-		while (*rest == '/')
-			rest++;
+		while (*rest == '/') rest++;
 		if (!r) {
 			if (*rest) return -ENOENT;
 			l->slash = *p == '/';
@@ -376,9 +370,7 @@ long locate(struct thread *t, int dirfd, const char *upath, int how, struct loc 
 		}
 	}
 	long r = locate_at(t, dirfd, path, how, l);
-	if (r == HOST && path[0] != '/' && dirfd == AT_FDCWD && t->proc->cwd)
-		l->changed = 1;
-	if (r == HOST && path[0] != '/' && dirfd != AT_FDCWD && ofd_of(t, dirfd))
-		l->changed = 1;
+	if (r == HOST && path[0] != '/' && dirfd == AT_FDCWD && t->proc->cwd) l->changed = 1;
+	if (r == HOST && path[0] != '/' && dirfd != AT_FDCWD && ofd_of(t, dirfd)) l->changed = 1;
 	return r;
 }

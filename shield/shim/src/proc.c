@@ -37,14 +37,12 @@ long sys_clone(struct thread *t, u64 nr)
 	H(NR_rt_sigprocmask, 2, &all, &old, 8);
 	if (n) {
 		n->f = t->f;
-		if (c.stack)
-			n->f.rsp = c.stack;
+		if (c.stack) n->f.rsp = c.stack;
 		n->ret = t->ret;
 		n->mask = old;
 		n->fdtab = t->fdtab;
 		n->proc = t->proc;
-		if (!(flags & CLONE_FILES))
-			files_vfork(n, t);
+		if (!(flags & CLONE_FILES)) files_vfork(n, t);
 		if (!(flags & CLONE_SIGHAND)) {
 			n->own = *t->proc;
 			n->proc = &n->own;
@@ -64,20 +62,17 @@ long sys_clone(struct thread *t, u64 nr)
 	long r;
 	if (nr == NR_clone3) {
 		c.stack_size = n ? STACK_SIZE : 0;
-		if (n)
-			c.stack = n->stack - STACK_SIZE;
+		if (n) c.stack = n->stack - STACK_SIZE;
 		r = n ? clone_raw(nr, (u64)&c, size, 0, 0, 0, n) : H(nr, &c, size);
 	} else {
 		r = n ? clone_raw(NR_clone, flags, c.stack, c.parent_tid, c.child_tid, c.tls, n) :
 			H(NR_clone, flags, 0, c.parent_tid, c.child_tid, c.tls);
 	}
 	if (n && (IS_ERR(r) || n->vforked)) {
-		if (n->fdtab != t->fdtab)
-			files_vfork_done(n);
+		if (n->fdtab != t->fdtab) files_vfork_done(n);
 		n->inuse = 0;
 	}
-	if (forked && IS_ERR(r))
-		files_unfork(t);
+	if (forked && IS_ERR(r)) files_unfork(t);
 	if (!n && r == 0) {
 		threads_forked(t);
 		forked_pid = 1;
@@ -87,8 +82,7 @@ long sys_clone(struct thread *t, u64 nr)
 			sig_init(t);
 		}
 		u64 stack = nr == NR_clone ? t->f.rsi : 0;
-		if (stack)
-			t->f.rsp = stack;
+		if (stack) t->f.rsp = stack;
 		arm();
 	}
 	t->pend = 2;
@@ -120,8 +114,7 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 		if (ucopy(path + n, upath + n, 1)) return -EFAULT;
 	} while (path[n++]);
 	int fd;
-	if (is_exe_link(path))
-		put_str(path, exe_path);
+	if (is_exe_link(path)) put_str(path, exe_path);
 	if (!path[0] && flags & AT_EMPTY_PATH) {
 		put_num(put_str(link, "/proc/self/fd/"), dirfd);
 		fd = shim_open_exec(link);
@@ -131,18 +124,15 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 	} else {
 		fd = H(NR_openat, dirfd, path, O_CLOEXEC);
 		put_num(put_str(link, "/proc/self/fd/"), fd);
-		if (fd >= 0 && H(NR_readlink, link, path, sizeof path - 1) < 0)
-			path[0] = 0;
+		if (fd >= 0 && H(NR_readlink, link, path, sizeof path - 1) < 0) path[0] = 0;
 	}
 	if (fd < 0) return fd;
 	long r = program_check(fd, path, 0);
 	u64 envs = count(envp);
-	if (!r && (envs == -1ul || count(argv) == -1ul))
-		r = -EFAULT;
+	if (!r && (envs == -1ul || count(argv) == -1ul)) r = -EFAULT;
 	if (r || t->pend) {
 		shim_close(fd);
-		if (!r)
-			t->act = ACT_AGAIN;
+		if (!r) t->act = ACT_AGAIN;
 		return r;
 	}
 	u64 small[1024], *env = small;
@@ -173,9 +163,7 @@ long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, cha
 	r = host_wait(NR_execveat, (u64)(fd_base + FD_SHIM), (u64)"", (u64)av, (u64)env, (u64)AT_EMPTY_PATH, 0ul);
 failed:
 	shim_close(fd_base + FD_PROG);
-	if (env != small)
-		H(NR_munmap, env, (envs + 2) * 8);
-	if (r == -EINTR)
-		t->act = ACT_AGAIN;
+	if (env != small) H(NR_munmap, env, (envs + 2) * 8);
+	if (r == -EINTR) t->act = ACT_AGAIN;
 	return r;
 }

@@ -44,8 +44,7 @@ static void add(struct sha *c, const u8 *p, u64 n)
 {
 	for (u64 i = 0; i < n; i++) {
 		c->buf[c->n++ % 64] = p[i];
-		if (c->n % 64 == 0)
-			block(c->s, c->buf);
+		if (c->n % 64 == 0) block(c->s, c->buf);
 	}
 }
 
@@ -54,13 +53,10 @@ static void end(struct sha *c, u8 *out)
 	u64 bits = c->n * 8;
 	u8 pad = 0x80, len[8];
 	add(c, &pad, 1);
-	for (pad = 0; c->n % 64 != 56;)
-		add(c, &pad, 1);
-	for (int i = 0; i < 8; i++)
-		len[i] = bits >> (56 - 8 * i);
+	for (pad = 0; c->n % 64 != 56;) add(c, &pad, 1);
+	for (int i = 0; i < 8; i++) len[i] = bits >> (56 - 8 * i);
 	add(c, len, 8);
-	for (int i = 0; i < 32; i++)
-		out[i] = c->s[i / 4] >> (24 - 8 * (i % 4));
+	for (int i = 0; i < 32; i++) out[i] = c->s[i / 4] >> (24 - 8 * (i % 4));
 	memset(c, 0, sizeof *c);
 }
 
@@ -77,14 +73,12 @@ void hmac_sha256(const u8 *key, u64 keylen, const u8 *msg, u64 n, u8 out[32])
 	u8 k[64] = { 0 }, inner[32];
 	struct sha c;
 	memcpy(k, key, keylen); /* never more than 64 bytes here */
-	for (int i = 0; i < 64; i++)
-		k[i] ^= 0x36;
+	for (int i = 0; i < 64; i++) k[i] ^= 0x36;
 	begin(&c);
 	add(&c, k, 64);
 	add(&c, msg, n);
 	end(&c, inner);
-	for (int i = 0; i < 64; i++)
-		k[i] ^= 0x36 ^ 0x5c;
+	for (int i = 0; i < 64; i++) k[i] ^= 0x36 ^ 0x5c;
 	begin(&c);
 	add(&c, k, 64);
 	add(&c, inner, 32);
@@ -95,7 +89,6 @@ void hmac_sha256(const u8 *key, u64 keylen, const u8 *msg, u64 n, u8 out[32])
 int same(const u8 *a, const u8 *b, u64 n)
 {
 	u8 d = 0;
-	for (u64 i = 0; i < n; i++)
-		d |= a[i] ^ b[i];
+	for (u64 i = 0; i < n; i++) d |= a[i] ^ b[i];
 	return d == 0;
 }

@@ -85,6 +85,7 @@ struct config {
 	u32 mount_len;
 	u32 filtered;           /* the seccomp filter is in place (set by the first shim) */
 	char mount[1024];
+	char ephemeral[64];     /* folder in memory for ephemeral regions */
 	u32 cache_chunks;
 	u32 ready;              /* the file shield's state is set up */
 	u64 generation;         /* of the volume's newest state on disk */
@@ -199,11 +200,6 @@ static inline int kept_fd(u64 fd) { return (u32)fd - fd_base < FD_KEPT; }
 int trusted_range(u64 addr, u64 len);
 
 /* load.c */
-struct program {
-	u64 entry, base, phdr, phnum, main_entry;
-	char *interp_arg[2];    /* of a script: what goes before its path */
-	int nprefix;
-};
 int program_check(int fd, const char *path, int depth);
 void program_load(int fd, const char *path, u64 *sp);
 
@@ -216,7 +212,6 @@ void patch_mapping(int fd, u64 addr, u64 len, u64 off);
 /* sig.c */
 void sig_init(struct thread *t);
 long sys_rt_sigaction(struct thread *t, u64 sig, const struct ksigaction *n, struct ksigaction *o, u64 size);
-long sys_rt_sigprocmask(struct thread *t);
 long pass_with_mask(struct thread *t, u64 *maskarg, u64 size);
 
 /* proc.c */

@@ -90,8 +90,7 @@ u64 sig_dispatch(int sig, struct siginfo *si, struct ucontext *uc, u64 *mask)
 	struct ksigaction act = *a;
 	if (act.handler > 1) {
 		*mask = (uc->sigmask | act.mask | (act.flags & SA_NODEFER ? 0 : SIGBIT(sig))) & ~SIGBIT(SIGSYS);
-		if (act.flags & SA_RESETHAND)
-			a->handler = 0;
+		if (act.flags & SA_RESETHAND) a->handler = 0;
 		return act.handler;
 	}
 	int fault = si->code > 0 && FAULTS & SIGBIT(sig);
@@ -181,8 +180,7 @@ long sys_rt_sigaction(struct thread *t, u64 sig, const struct ksigaction *np, st
 		}
 		if (sig != 9 && sig != 19)
 			*a = n;
-		if (sig != SIGSYS)
-			r = H(NR_rt_sigaction, sig, &k, &old, 8);
+		if (sig != SIGSYS) r = H(NR_rt_sigaction, sig, &k, &old, 8);
 	}
 	if (IS_ERR(r)) return r;
 	if (!ours && old.handler <= 1) /* what the kernel says: SIG_IGN may be inherited */

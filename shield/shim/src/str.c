@@ -7,8 +7,7 @@ void *memmove(void *d, const void *s, size_t n)
 	u8 *a = d;
 	const u8 *b = s;
 	if (a <= b || a >= b + n) return memcpy(d, s, n);
-	while (n--)
-		a[n] = b[n];
+	while (n--) a[n] = b[n];
 	return d;
 }
 
@@ -23,15 +22,13 @@ int memcmp(const void *a, const void *b, size_t n)
 size_t strlen(const char *s)
 {
 	size_t n = 0;
-	while (s[n])
-		n++;
+	while (s[n]) n++;
 	return n;
 }
 
 int streq(const char *a, const char *b)
 {
-	while (*a && *a == *b)
-		a++, b++;
+	while (*a && *a == *b) a++, b++;
 	return *a == *b;
 }
 
@@ -66,8 +63,7 @@ char *put_num(char *d, u64 v)
 u64 get_num(const char **s)
 {
 	u64 v = 0;
-	while (**s >= '0' && **s <= '9')
-		v = v * 10 + (*(*s)++ - '0');
+	while (**s >= '0' && **s <= '9') v = v * 10 + (*(*s)++ - '0');
 	return v;
 }
 
@@ -88,8 +84,7 @@ void say(const char *kind, const char *msg, const char *detail)
 void die(const char *msg, const char *detail)
 {
 	say("error", msg, detail);
-	for (;;)
-		H(NR_exit_group, 125);
+	for (;;) H(NR_exit_group, 125);
 }
 
 /* A futex lock for memory of one process or of several: 0 free, 1 held, 2 waited for. */
@@ -97,8 +92,7 @@ void lock(struct lock *l)
 {
 	u32 c = __sync_val_compare_and_swap(&l->v, 0, 1);
 	while (c) {
-		if (c == 2 || __sync_val_compare_and_swap(&l->v, 1, 2))
-			H(NR_futex, &l->v, 0, 2, 0);
+		if (c == 2 || __sync_val_compare_and_swap(&l->v, 1, 2)) H(NR_futex, &l->v, 0, 2, 0);
 		c = __sync_val_compare_and_swap(&l->v, 0, 2);
 	}
 }

@@ -40,8 +40,7 @@ long shim_pread(int fd, void *buf, u64 len, u64 off)
 
 void shim_close(int fd)
 {
-	if (sealed_fd(fd))
-		sealed_close(self(), fd);
+	if (sealed_fd(fd)) sealed_close(self(), fd);
 	H(NR_close, fd);
 }
 
@@ -70,8 +69,7 @@ int shim_open_exec(const char *path)
 	int fd = H(NR_open, path, O_CLOEXEC, 0);
 	if (fd < 0) return fd;
 	r = H(NR_fstat, fd, st);
-	if (!r && (st[3] & S_IFMT) != S_IFREG)
-		r = -EACCES;
+	if (!r && (st[3] & S_IFMT) != S_IFREG) r = -EACCES;
 	if (r) {
 		H(NR_close, fd);
 		return r;
@@ -82,13 +80,11 @@ int shim_open_exec(const char *path)
 long shim_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd, u64 off)
 {
 	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && trusted_range(addr, len)) return -EPERM;
-	if (flags & MAP_FIXED)
-		maps_gone(addr, len);
+	if (flags & MAP_FIXED) maps_gone(addr, len);
 	int sealed = !(flags & MAP_ANONYMOUS) && sealed_fd(fd);
 	long r = sealed ? file_mmap(t, addr, len, prot, flags, fd, off) : H(NR_mmap, addr, len, prot, flags, fd, off);
 	if (IS_ERR(r)) return r;
-	if (r & (PAGE - 1) || trusted_range(r, len))
-		die("the host mapped memory over the shim", 0);
+	if (r & (PAGE - 1) || trusted_range(r, len)) die("the host mapped memory over the shim", 0);
 	if (prot & PROT_EXEC && !(flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(prot & PROT_WRITE))
 		patch_mapping(fd, r, len, off);
 	return r;
@@ -121,10 +117,8 @@ static long sys_clock(struct thread *t, u64 id, u64 *ts, int usec)
 {
 	u64 now[2];
 	long r = -1;
-	if (vdso_gettime && id < 8)
-		r = vdso_gettime(id, now);
-	if (r)
-		r = H(NR_clock_gettime, id, now);
+	if (vdso_gettime && id < 8) r = vdso_gettime(id, now);
+	if (r) r = H(NR_clock_gettime, id, now);
 	if (IS_ERR(r)) return r;
 	(void)t;
 	if (now[1] >= 1000000000) return -EIO;
@@ -132,11 +126,9 @@ static long sys_clock(struct thread *t, u64 id, u64 *ts, int usec)
 		u64 ns = now[0] * 1000000000 + now[1], last = CFG->clock[id];
 		while (ns > last && !__sync_bool_compare_and_swap(&CFG->clock[id], last, ns))
 			last = CFG->clock[id];
-		if (ns < last)
-			now[0] = last / 1000000000, now[1] = last % 1000000000;
+		if (ns < last) now[0] = last / 1000000000, now[1] = last % 1000000000;
 	}
-	if (usec)
-		now[1] /= 1000;
+	if (usec) now[1] /= 1000;
 	return ucopy(ts, now, sizeof now) ? -EFAULT : 0;
 }
 
@@ -148,10 +140,8 @@ static long sys_close_range(struct thread *t, u64 first, u64 last, u64 flags)
 	first = (u32)first, last = (u32)last;
 	if (first > hi || last < lo) return H(NR_close_range, first, last, flags);
 	long r = 0;
-	if (first < lo)
-		r = H(NR_close_range, first, lo - 1, flags);
-	if (!r && last > hi)
-		r = H(NR_close_range, hi + 1, last, flags);
+	if (first < lo) r = H(NR_close_range, first, lo - 1, flags);
+	if (!r && last > hi) r = H(NR_close_range, hi + 1, last, flags);
 	return r;
 }
 
@@ -203,8 +193,7 @@ long shim_syscall(struct thread *t)
 	case NR_mremap:
 		if (trusted_range(a, b) || (d & 2 && trusted_range(e, c))) return -EINVAL;
 		r = H(nr, a, b, c, d, e);
-		if (!IS_ERR(r) && trusted_range(r, c))
-			die("the host mapped memory over the shim", 0);
+		if (!IS_ERR(r) && trusted_range(r, c)) die("the host mapped memory over the shim", 0);
 		return r;
 	case NR_brk:
 	case NR_shmat:
@@ -224,14 +213,12 @@ long shim_syscall(struct thread *t)
 	case NR_dup3: return kept_fd(a) || kept_fd(b) ? -EBADF : pass(t);
 	case NR_open:
 		pass(t);
-		if (is_exe_link((void *)a))
-			t->k[1] = (u64)exe_path;
+		if (is_exe_link((void *)a)) t->k[1] = (u64)exe_path;
 		return 0;
 	case NR_openat:
 	case NR_openat2:
 		pass(t);
-		if (is_exe_link((void *)b))
-			t->k[2] = (u64)exe_path;
+		if (is_exe_link((void *)b)) t->k[2] = (u64)exe_path;
 		return 0;
 	case NR_readlink: return sys_readlink(t, (void *)a, (void *)b, c);
 	case NR_readlinkat: return sys_readlink(t, (void *)b, (void *)c, d);

@@ -52,8 +52,7 @@ static int zero(const void *p, u64 n)
 {
 	const u8 *b = p;
 	u8 d = 0;
-	for (u64 i = 0; i < n; i++)
-		d |= b[i];
+	for (u64 i = 0; i < n; i++) d |= b[i];
 	return d == 0;
 }
 
@@ -102,8 +101,7 @@ static long host_sync(void)
 static long flush_writes(void)
 {
 	long r = V->wcount ? host_pwrite(V->wstart, V->wbuf, V->wcount * 4096ul) : 0;
-	if (!r)
-		V->wcount = 0;
+	if (!r) V->wcount = 0;
 	return r;
 }
 
@@ -113,8 +111,7 @@ static long write_block(u32 block, const u8 *p)
 		long r = flush_writes();
 		if (r) return r;
 	}
-	if (!V->wcount)
-		V->wstart = block;
+	if (!V->wcount) V->wstart = block;
 	memcpy(V->wbuf + V->wcount++ * 4096ul, p, 4096);
 	return 0;
 }
@@ -234,8 +231,7 @@ static void entry_clean(struct inode *ip, struct entry *e)
 		ENTRIES[e->prev_dirty].next_dirty = e->next_dirty;
 	else
 		ip->head[e->level] = e->next_dirty;
-	if (e->next_dirty)
-		ENTRIES[e->next_dirty].prev_dirty = e->prev_dirty;
+	if (e->next_dirty) ENTRIES[e->next_dirty].prev_dirty = e->prev_dirty;
 	e->dirty = 0;
 	ip->ndirty--;
 	V->ndirty--;
@@ -244,8 +240,7 @@ static void entry_clean(struct inode *ip, struct entry *e)
 static void entry_drop(struct entry *e)
 {
 	u32 *p = &EHASH[ehash(e->ino, e->level, e->index)];
-	while (&ENTRIES[*p] != e)
-		p = &ENTRIES[*p].next;
+	while (&ENTRIES[*p] != e) p = &ENTRIES[*p].next;
 	*p = e->next;
 	e->ino = NONE;
 	e->warm = 0;
@@ -256,16 +251,14 @@ static struct entry *entry_new(u32 ino, int level, u64 index)
 {
 	for (u32 tries = 0; tries < 2 * V->nentries; tries++) {
 		u32 i = V->hand++;
-		if (V->hand >= V->nentries)
-			V->hand = 1;
+		if (V->hand >= V->nentries) V->hand = 1;
 		struct entry *e = &ENTRIES[i];
 		if (e->dirty || e->pins || e->maps) continue;
 		if (e->ino != NONE && e->warm) {
 			e->warm = 0;
 			continue;
 		}
-		if (e->ino != NONE)
-			entry_drop(e);
+		if (e->ino != NONE) entry_drop(e);
 		u32 *head = &EHASH[ehash(ino, level, index)];
 		e->ino = ino, e->level = level, e->index = index;
 		e->checked = 0;
@@ -360,13 +353,11 @@ long block_dirty(struct inode *ip, struct entry *e)
 	e->prev_dirty = 0;
 	e->next_dirty = ip->head[e->level];
 	u32 i = e - ENTRIES;
-	if (e->next_dirty)
-		ENTRIES[e->next_dirty].prev_dirty = i;
+	if (e->next_dirty) ENTRIES[e->next_dirty].prev_dirty = i;
 	ip->head[e->level] = i;
 	ip->ndirty++;
 	V->ndirty++;
-	if (ip != &V->itab)
-		inode_dirty(ip);
+	if (ip != &V->itab) inode_dirty(ip);
 	return 0;
 }
 
@@ -392,15 +383,13 @@ static long block_flush(struct inode *ip, struct entry *e)
 	if (r) goto fail;
 	memcpy(n.salt, b.salt, 12);
 	memcpy(n.tag, b.tag, 16);
-	if (old && old != n.block)
-		block_free(old);
+	if (old && old != n.block) block_free(old);
 	*c = n;
 	entry_clean(ip, e);
 	CFG->stat_sealed_out++;
 	return parent ? block_dirty(ip, parent) : (inode_dirty(ip), 0);
 fail:
-	if (n.block != old)
-		block_free(n.block);
+	if (n.block != old) block_free(n.block);
 	return r;
 }
 
@@ -496,8 +485,7 @@ long file_truncate(struct inode *ip, u64 size)
 				next = ENTRIES[i].next_dirty;
 				if (ENTRIES[i].index << 7 * l >= keep) {
 					entry_clean(ip, &ENTRIES[i]);
-					if (!ENTRIES[i].maps)
-						entry_drop(&ENTRIES[i]);
+					if (!ENTRIES[i].maps) entry_drop(&ENTRIES[i]);
 				}
 			}
 		if (!size)
@@ -506,8 +494,7 @@ long file_truncate(struct inode *ip, u64 size)
 		return r;
 	}
 	ip->r.size = size;
-	if (ip != &V->itab)
-		inode_dirty(ip);
+	if (ip != &V->itab) inode_dirty(ip);
 	V->changed = 1;
 	return 0;
 }
@@ -546,11 +533,9 @@ long file_write(struct inode *ip, u64 off, const void *buf, u64 n)
 		block_dirty(ip, e);
 		if (r) break;
 		done += k;
-		if (at + k > ip->r.size)
-			ip->r.size = at + k;
+		if (at + k > ip->r.size) ip->r.size = at + k;
 	}
-	if (done && ip != &V->itab)
-		inode_dirty(ip);
+	if (done && ip != &V->itab) inode_dirty(ip);
 	return done ? (long)done : r;
 }
 
@@ -580,8 +565,7 @@ static long record_read(u32 ino, struct rec *r)
 static void inode_forget(struct inode *ip)
 {
 	u32 *p = &V->ihash[ip->ino % NIHASH];
-	while (&INODES[*p] != ip)
-		p = &INODES[*p].next;
+	while (&INODES[*p] != ip) p = &INODES[*p].next;
 	*p = ip->next;
 	ip->used = 0;
 }
@@ -592,8 +576,7 @@ static struct inode *inode_slot(u32 ino)
 		u32 i = V->ihand++ % NINODE;
 		struct inode *ip = &INODES[i];
 		if (i == 0 || (ip->used && (ip->opens || ip->held || ip->dirty || ip->ndirty))) continue;
-		if (ip->used)
-			inode_forget(ip);
+		if (ip->used) inode_forget(ip);
 		memset(ip, 0, sizeof *ip);
 		ip->used = 1;
 		ip->ino = ino;
@@ -650,16 +633,14 @@ void inode_dirty(struct inode *ip)
 	ip->dirty = 1;
 	ip->prev_dirty = NONE;
 	ip->next_dirty = V->dirty_inodes;
-	if (V->dirty_inodes != NONE)
-		INODES[V->dirty_inodes].prev_dirty = i;
+	if (V->dirty_inodes != NONE) INODES[V->dirty_inodes].prev_dirty = i;
 	V->dirty_inodes = i;
 }
 
 static long record_write(struct inode *ip)
 {
 	ip->r.gen = V->next_gen;
-	if (!ip->r.type)
-		memset(&ip->r, 0, sizeof ip->r);
+	if (!ip->r.type) memset(&ip->r, 0, sizeof ip->r);
 	long n = file_write(&V->itab, ip->ino * 128ul, &ip->r, 128);
 	return n == 128 ? 0 : n < 0 ? n : -EIO;
 }
@@ -706,8 +687,7 @@ long inode_free(struct inode *ip)
 			INODES[ip->prev_dirty].next_dirty = ip->next_dirty;
 		else
 			V->dirty_inodes = ip->next_dirty;
-		if (ip->next_dirty != NONE)
-			INODES[ip->next_dirty].prev_dirty = ip->prev_dirty;
+		if (ip->next_dirty != NONE) INODES[ip->next_dirty].prev_dirty = ip->prev_dirty;
 		ip->dirty = 0;
 		inode_forget(ip);
 	}
@@ -721,8 +701,7 @@ long drop_facts(struct inode *ip)
 	if (!ip->r.aux) return 0;
 	struct inode *a = inode_get(ip->r.aux, &r);
 	if (!a) return r;
-	if (a->r.type != T_INTERNAL)
-		r = corrupt("facts of inode", ip->ino);
+	if (a->r.type != T_INTERNAL) r = corrupt("facts of inode", ip->ino);
 	ip->r.aux = 0;
 	inode_dirty(ip);
 	a->held--;
@@ -752,8 +731,7 @@ void vol_found_mapped(void)
 		u64 base = e->index * 4096, valid = ip->r.size > base ? MIN(ip->r.size - base, 4096) : 0;
 		memset(PAGE_OF(e) + valid, 0, 4096 - valid);
 		e->hash = page_hash(PAGE_OF(e));
-		if (valid)
-			block_dirty(ip, e);
+		if (valid) block_dirty(ip, e);
 		ip->held--;
 	}
 }
@@ -779,8 +757,7 @@ long vol_commit(void)
 		if ((r = record_write(ip))) return r;
 		ip->dirty = 0;
 		V->dirty_inodes = ip->next_dirty;
-		if (ip->next_dirty != NONE)
-			INODES[ip->next_dirty].prev_dirty = NONE;
+		if (ip->next_dirty != NONE) INODES[ip->next_dirty].prev_dirty = NONE;
 	}
 	if ((r = flush_tree(&V->itab)) || (r = flush_writes()) || (r = host_sync())) return r;
 	struct root rt = { .gen = V->next_gen, .blocks = V->blocks, .inodes = inodes(), .cell = V->itab.r.cell,
@@ -938,36 +915,28 @@ long vol_open(const u8 *key, u64 min_generation, int readonly)
 	u8 raw[2][256];
 	u64 st[18];
 	long r = host_pread(0, V->rbuf);
-	if (r)
-		die("the volume cannot be read", 0);
-	if (memcmp(h->magic, "PALSEAL1", 8))
-		die("the file is not a sealed volume", 0);
-	if (h->version != 1)
-		die("the volume has an unknown version", 0);
-	if (h->suite != 1)
-		die("the volume uses a suite that the shim does not have", 0);
+	if (r) die("the volume cannot be read", 0);
+	if (memcmp(h->magic, "PALSEAL1", 8)) die("the file is not a sealed volume", 0);
+	if (h->version != 1) die("the volume has an unknown version", 0);
+	if (h->suite != 1) die("the volume uses a suite that the shim does not have", 0);
 	if (h->chunk_log != 12 || h->zero[0] || h->zero[1])
 		die("the volume uses a chunk size that the shim does not have", 0);
 	memcpy(V->volume_id, h->volume_id, 16);
 	hmac_sha256(h->salt, 32, key, 32, V->prk);
 	expand_key("sealfs/1 commitment", 0, 0, mac);
-	if (!same(mac, h->commitment, 32))
-		die("the key is not the volume's", 0);
+	if (!same(mac, h->commitment, 32)) die("the key is not the volume's", 0);
 	expand_key("sealfs/1 header", 0, 0, hk);
 	hmac_sha256(hk, 32, V->rbuf, 480, mac);
-	if (!same(mac, h->mac, 32) || !zero(h->pad, 384))
-		die("the volume's header is damaged", 0);
+	if (!same(mac, h->mac, 32) || !zero(h->pad, 384)) die("the volume's header is damaged", 0);
 	expand_key("sealfs/1 root", 0, 0, V->root_key.raw);
 	seal_key(&V->root_key);
 	V->dirty_inodes = NONE;
 	V->nentries = CFG->cache_chunks;
 	V->hand = V->ihand = 1;
 	V->readonly = readonly;
-	for (u32 i = 0; i < V->nentries; i++)
-		ENTRIES[i].ino = NONE;
+	for (u32 i = 0; i < V->nentries; i++) ENTRIES[i].ino = NONE;
 	int ok[2] = { open_slot(1, &rt[0], raw[0]), open_slot(2, &rt[1], raw[1]) };
-	if (!ok[0] && !ok[1])
-		die("the volume has no valid root", 0);
+	if (!ok[0] && !ok[1]) die("the volume has no valid root", 0);
 	int n = ok[1] && (!ok[0] || rt[1].gen > rt[0].gen);
 	struct root *w = &rt[n];
 	if (w->gen < min_generation)

@@ -94,6 +94,12 @@ struct vol {
 	u32 random_left;
 	u8 random[4096];
 	u8 regions[65536 * 4 + 16];
+	struct {
+		struct lock lock;
+		struct sealkey key;
+		u8 run[16];
+		u64 seq[2];
+	} console;
 	u32 ihash[NIHASH];
 	u32 wstart, wcount;     /* blocks waiting to be written, side by side */
 	u8 wbuf[64 * 4096] __attribute__((aligned(4096)));
@@ -133,6 +139,11 @@ long file_write(struct inode *ip, u64 off, const void *buf, u64 n);
 long drop_facts(struct inode *ip);
 i64 now(void);
 u64 page_hash(const u8 *p);
+
+/* console.c */
+void console_start(struct thread *t);
+long console_write(struct thread *t, u64 fd, int stream, const u8 *p, u64 n);
+void console_end(struct thread *t);
 
 /* dir.c */
 long dir_find(struct inode *dir, const char *name, u32 len, u8 *type);
