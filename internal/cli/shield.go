@@ -33,6 +33,7 @@ var shieldVerbs = []func(*env) *cobra.Command{
 	newShieldServeCommand,
 	newShieldSessionCommand,
 	newShieldRunCommand,
+	newShieldAttachCommand,
 }
 
 func newShieldCommand(e *env) *cobra.Command {

@@ -20,6 +20,7 @@ type shieldRun struct {
 	insecureSim   bool
 	volume        string
 	keyFile       string
+	consoleKey    string
 	minGeneration uint64
 	readOnly      bool
 	cacheMiB      int64
@@ -57,6 +58,7 @@ means that it could not be started, or that what it wrote could not be kept.`,
 	fl.BoolVar(&f.insecureSim, "allow-insecure-sim", false, "run without a trusted environment: for development only")
 	fl.StringVar(&f.volume, "volume", "", "show the sealed `VOLUME:/MOUNT`; :/ makes it the program's whole file system")
 	fl.StringVar(&f.keyFile, "key-file", "", "`FILE` with the volume's key: 32 bytes, or hex or base64 of 32 bytes")
+	fl.StringVar(&f.consoleKey, "console-key-file", "", "seal standard output and error under the key in `FILE`; 'palisade shield attach' reads them")
 	fl.Uint64Var(&f.minGeneration, "min-generation", 0, "refuse a volume older than generation `N`")
 	fl.BoolVar(&f.readOnly, "read-only", false, "refuse changes to the volume")
 	fl.Int64Var(&f.cacheMiB, "cache", 256, "`MiB` of opened content to keep in memory")
@@ -85,6 +87,15 @@ func (f *shieldRun) run(e *env, args []string) error {
 			return err
 		}
 		defer clear(c.Key)
+	}
+	if f.consoleKey != "" {
+		if f.volume == "" {
+			return errors.New("--console-key-file needs --volume")
+		}
+		var err error
+		if c.ConsoleKey, err = e.key(f.consoleKey); err != nil {
+			return err
+		}
 	}
 	if !strings.Contains(args[0], "/") {
 		if c.Mount == "/" {
