@@ -42,7 +42,7 @@ var ErrTooManyWays = errors.New("too many ways through the program")
 // that is no comparison of some of its bits with a constant.
 var ErrArithmetic = errors.New("the program computes with unknown words")
 
-const maxOutcomes = 1 << 14
+const maxOutcomes = 1 << 12
 
 // Explore runs a verified program with some words unknown and returns every way
 // through it that some values of them take. Ways whose constraints contradict
@@ -79,7 +79,7 @@ func (x *explorer) load(off uint32) symbol {
 
 func (x *explorer) walk(pc int, a, xr symbol, mem [memSlots]symbol, path []int, cs []Constraint) error {
 	for ; pc < len(x.p); pc++ {
-		if x.steps++; x.steps > maxOutcomes*64 {
+		if x.steps++; x.steps > maxOutcomes*16 {
 			return ErrTooManyWays
 		}
 		i := x.p[pc]

@@ -20,6 +20,8 @@ type Finding struct {
 	Witness *Witness `json:"witness,omitempty"`
 	Gets    string   `json:"gets,omitempty"`
 	Arch    string   `json:"arch,omitempty"`
+
+	group string // findings with the same are one
 }
 
 // Checks lists the codes of Lint with what they mean.
@@ -74,7 +76,39 @@ func (f *Filter) Lint() []Finding {
 	slices.SortStableFunc(l.list, func(a, b Finding) int {
 		return a.Span.Start.Offset - b.Span.Start.Offset
 	})
-	return l.list
+	return grouped(l.list)
+}
+
+// grouped keeps the first of findings that are alike but for their place, and
+// names the places of the others.
+func grouped(list []Finding) []Finding {
+	const places = 3
+	type first struct {
+		at, more int
+	}
+	seen := map[string]*first{}
+	var out []Finding
+	for _, f := range list {
+		if f.group == "" {
+			out = append(out, f)
+			continue
+		}
+		g := seen[f.group]
+		if g == nil {
+			seen[f.group] = &first{at: len(out)}
+			out = append(out, f)
+			continue
+		}
+		if g.more++; g.more <= places {
+			out[g.at].Related = append(out[g.at].Related, diag.Related{Span: f.Span, Message: "here too"})
+		}
+	}
+	for _, g := range seen {
+		if g.more > places {
+			out[g.at].Related = append(out[g.at].Related, diag.Related{Message: fmt.Sprintf("and in %d more places", g.more-places)})
+		}
+	}
+	return out
 }
 
 func (l *linter) add(sev diag.Severity, at diag.Span, code, format string, args ...any) *Finding {
@@ -233,6 +267,7 @@ func (l *linter) widths(r *Rule, n Name) {
 					sev = diag.Warning
 				}
 				fd := l.add(sev, l.f.Profile.ArgSpan(c), "SEC-LINT-WIDTH", "%s on %v: a call with a%d = %#x is %v, with %#x, which is the same to the kernel, it is %v", what, a, c.Index, base[c.Index], x, other[c.Index], y)
+				fd.group = fmt.Sprint("width", n.Text, a, sev, c.Index)
 				l.prove(fd, a, nr, other)
 				break
 			}
@@ -286,6 +321,7 @@ func (l *linter) mux(r *Rule, n Name) {
 			sev = diag.Error
 		}
 		fd := l.add(sev, l.f.Profile.NameSpan(n), "SEC-LINT-MUX", "%s is also made through %v on %v: %s, and no filter can check them", n.Text, mux, a, what)
+		fd.group = fmt.Sprint("mux", n.Text, a, sev, what)
 		if l.v != nil {
 			l.prove(fd, a, nr, [6]uint64{uint64(sub)})
 		}

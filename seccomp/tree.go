@@ -23,11 +23,15 @@ const exactLimit = 400
 
 // testCost is what one more test in the program weighs against executing one
 // more instruction on the average.
-const testCost = 0.02
+const testCost = 0.04
+
+// wholeLimit is up to how many ranges every root is tried: Knuth's bounds hold
+// for thresholds, and picked values can make another root better.
+const wholeLimit = 48
 
 // argCost is the same for arguments: few calls have conditions on them, the
 // kernel never caches those, and what they cost is mostly size.
-const argCost = 0.5
+const argCost = 1.0
 
 // maxChain is how many single values may be picked out of one background, one
 // comparison each, before thresholds are tried.
@@ -161,7 +165,7 @@ func (p *planner) solve() {
 			j := i + size - 1
 			lo, hi := int(bound[i*n+j-1]), int(bound[(i+1)*n+j])
 			lo, hi = max(lo, i+1), min(max(hi, i+1), j)
-			if lo > hi {
+			if lo > hi || n <= wholeLimit {
 				lo, hi = i+1, j
 			}
 			best, at := 0.0, -1

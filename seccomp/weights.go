@@ -173,7 +173,7 @@ func Recorded() *Weights {
 // built-in mix first.
 func Balanced() *Weights {
 	w := Recorded()
-	w.Even = 0.9
+	w.Even = 0.8
 	return w
 }
 
