@@ -341,6 +341,13 @@ func (w *wrapper) confineExecFlags(conf oci.Confinement) error {
 	return nil
 }
 
+// How often and in what distance delete looks again for a container that is in
+// use: a second in all.
+const (
+	forgetTries = 50
+	forgetPause = 20 * time.Millisecond
+)
+
 // delete lets the runtime forget a container, and forgets it too.
 func (w *wrapper) delete() (int, error) {
 	cmd := exec.Command(w.runtime, w.call.args()...)
@@ -352,7 +359,17 @@ func (w *wrapper) delete() (int, error) {
 	}
 	// Forgetting goes by whether the runtime still has it, not by the exit code:
 	// deleting twice fails, and still it is gone.
-	if cerr := delegate.CollectOne(w.dir, w.registry, w.call.id()); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
+	cerr := delegate.CollectOne(w.dir, w.registry, w.call.id())
+	for range forgetTries {
+		if err != nil || !errors.Is(cerr, state.ErrBusy) {
+			break
+		}
+		// Engines delete twice at once. The other one may have looked before the
+		// container was gone.
+		time.Sleep(forgetPause)
+		cerr = delegate.CollectOne(w.dir, w.registry, w.call.id())
+	}
+	if cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
 		fmt.Fprintf(os.Stderr, "palisade-oci: warning: %v\n", cerr)
 	}
 	return cmd.ProcessState.ExitCode(), nil

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wrapper_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/oracle"
+)
+
+// host is a folder with the built programs, a root file system and a state
+// directory of its own.
+type host struct {
+	bin, root, work string
+	env             []string
+}
+
+// newHost skips where containers cannot be run.
+func newHost(t *testing.T) *host {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("containers of engines need root")
+	}
+	oracle.Tool(t, "runc", "apt: runc")
+	busybox := oracle.Tool(t, "busybox", "apt: busybox-static")
+	// A short path: sockets have 108 bytes.
+	work, err := os.MkdirTemp("", "palisade-engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeAll(t, work) })
+	h := &host{bin: filepath.Join(work, "bin"), root: filepath.Join(work, "root"), work: work}
+	h.env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(work, "state"), "PALISADE_RUNTIME=", "CGO_ENABLED=0")
+	cmd := exec.Command("go", "build", "-o", h.bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-init")
+	cmd.Dir, cmd.Env = oracle.ModuleRoot(t), h.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, dir := range []string{"bin", "etc", "proc", "dev", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(h.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.root, "bin/busybox"), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, applet := range []string{"sh", "cat", "grep", "id", "ls", "sleep", "true", "tty"} {
+		if err := os.Symlink("busybox", filepath.Join(h.root, "bin", applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// removeAll unmounts what an engine may have left below dir first.
+func removeAll(t *testing.T, dir string) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Log(err)
+	}
+	var points []string
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			points = append(points, f[4])
+		}
+	}
+	slices.Reverse(points)
+	for _, p := range points {
+		_ = unix.Unmount(p, unix.MNT_DETACH)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Log(err)
+	}
+}
+
+// run runs a command to its end, or for a minute.
+func (h *host) run(t *testing.T, name string, args ...string) (out string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = h.env
+	// A file, not a pipe: a container that inherits it must not keep us waiting.
+	f, err := os.CreateTemp(h.work, "output")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	err = cmd.Run()
+	b, rerr := os.ReadFile(f.Name())
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, b)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
+// daemon starts a program and waits until ready says so.
+func (h *host) daemon(t *testing.T, ready func() bool, name string, args ...string) {
+	t.Helper()
+	log, err := os.Create(filepath.Join(h.work, filepath.Base(name)+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = h.env, log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		if t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			t.Logf("%s:\n%s", name, b[max(0, len(b)-4000):])
+		}
+		log.Close()
+	})
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(time.Minute); !ready(); {
+		select {
+		case <-tick.C:
+		case <-ended:
+			b, _ := os.ReadFile(log.Name())
+			t.Skipf("%s does not run here: %s", name, b[max(0, len(b)-600):])
+		case <-deadline:
+			t.Fatalf("%s is not ready after a minute", name)
+		}
+	}
+}
+
+type inspection struct {
+	Engine    string `json:"engine"`
+	Policy    string `json:"policy"`
+	Label     string `json:"label"`
+	Status    string `json:"status"`
+	Effective *struct {
+		Seccomp struct {
+			Mode   string   `json:"mode"`
+			SHA256 []string `json:"sha256"`
+		} `json:"seccomp"`
+		NoNewPrivileges bool `json:"no_new_privileges"`
+		Landlock        *struct {
+			ABI int `json:"abi"`
+		} `json:"landlock"`
+	} `json:"effective"`
+	Mismatches []json.RawMessage `json:"mismatches"`
+}
+
+// checkInspect wants a running container confined, as inspect reads it back.
+func (h *host) checkInspect(t *testing.T, id string) {
+	t.Helper()
+	out, code := h.run(t, filepath.Join(h.bin, "palisade"), "inspect", id, "--json")
+	var in inspection
+	if err := json.Unmarshal([]byte(out), &in); err != nil || code != 0 {
+		t.Fatalf("inspect: exit code %d, %v: %s", code, err, out)
+	}
+	if in.Engine != "oci" || in.Policy != "default" || in.Label == "" || in.Status != "running" || len(in.Mismatches) != 0 {
+		t.Errorf("inspect: %s", out)
+	}
+	if e := in.Effective; e == nil || e.Seccomp.Mode != "filter" || len(e.Seccomp.SHA256) == 0 || !e.NoNewPrivileges {
+		t.Errorf("inspect: %s", out)
+	}
+}
+
+// confined is what a shell inside prints about itself.
+const confined = `grep -E "NoNewPrivs|Seccomp:|CapBnd" /proc/self/status; ls /proc/self/fd`
+
+// checkConfined wants the output of confined to be of a confined process with no
+// descriptor but its own.
+func checkConfined(t *testing.T, out string) {
+	t.Helper()
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	// ls has its folder open as number 3.
+	if fields := strings.Fields(out); fields[len(fields)-1] != "3" {
+		t.Errorf("open descriptors:\n%s", out)
+	}
+}
+
+func (h *host) leftNothing(t *testing.T) {
+	t.Helper()
+	out, code := h.run(t, filepath.Join(h.bin, "palisade"), "ps", "--json")
+	if strings.TrimSpace(out) != "[]" || code != 0 {
+		t.Errorf("left: %s", out)
+	}
+}
+
+// bundle writes an OCI bundle whose process is a shell with a script.
+func (h *host) bundle(t *testing.T, script string, edit func(map[string]any)) string {
+	t.Helper()
+	dir := filepath.Join(h.work, fmt.Sprintf("bundle%d", time.Now().UnixNano()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := h.run(t, "runc", "spec", "--bundle", dir); code != 0 {
+		t.Fatal(out)
+	}
+	name := filepath.Join(dir, "config.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c map[string]any
+	if err := json.Unmarshal(b, &c); err != nil {
+		t.Fatal(err)
+	}
+	p := c["process"].(map[string]any)
+	p["terminal"], p["args"] = false, []string{"/bin/sh", "-c", script}
+	delete(p, "rlimits")
+	delete(p, "noNewPrivileges")
+	all := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE", "CAP_SYS_ADMIN"}
+	p["capabilities"] = map[string]any{"bounding": all, "effective": all, "permitted": all}
+	c["root"] = map[string]any{"path": h.root}
+	if edit != nil {
+		edit(c)
+	}
+	if b, err = json.Marshal(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, b, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(name, 12, 34); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestConfirmRunc goes through the commands of an OCI runtime by hand.
+func TestConfirmRunc(t *testing.T) {
+	h := newHost(t)
+	wrapper := filepath.Join(h.bin, "palisade-oci")
+	root := []string{"--root", filepath.Join(h.work, "runc")}
+	call := func(args ...string) (string, int) { return h.run(t, wrapper, append(slices.Clone(root), args...)...) }
+
+	t.Run("run", func(t *testing.T) {
+		dir := h.bundle(t, confined+"; exit 7", nil)
+		out, code := call("run", "--bundle", dir, "c1")
+		if code != 7 {
+			t.Errorf("exit code %d, want 7", code)
+		}
+		checkConfined(t, out)
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, "config.json"), &st); err != nil || st.Mode&0o777 != 0o640 || st.Uid != 12 || st.Gid != 34 {
+			t.Errorf("config.json has mode %o and owner %d:%d: %v", st.Mode&0o777, st.Uid, st.Gid, err)
+		}
+		if out, code := h.run(t, filepath.Join(h.bin, "palisade"), "gc"); code != 0 {
+			t.Error(out)
+		}
+		h.leftNothing(t)
+	})
+	t.Run("create, start, exec, kill, delete", func(t *testing.T) {
+		dir := h.bundle(t, "sleep 100", nil)
+		if out, code := call("create", "--bundle", dir, "c2"); code != 0 {
+			t.Fatal(out)
+		}
+		if out, code := call("start", "c2"); code != 0 {
+			t.Fatal(out)
+		}
+		h.checkInspect(t, "c2")
+		out, code := call("exec", "c2", "/bin/sh", "-c", confined+"; exit 9")
+		if code != 9 {
+			t.Errorf("exec: exit code %d, want 9", code)
+		}
+		checkConfined(t, out)
+		process := filepath.Join(h.work, "process.json")
+		if err := os.WriteFile(process, []byte(`{"user":{"uid":0,"gid":0},"cwd":"/","args":["/bin/sh","-c","id -u; exit 3"],"env":["PATH=/bin"],"capabilities":{"bounding":["CAP_SYS_ADMIN"],"effective":["CAP_SYS_ADMIN"],"permitted":["CAP_SYS_ADMIN"]}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := call("exec", "--process", process, "c2"); code != 3 || strings.TrimSpace(out) != "0" {
+			t.Errorf("exec --process: exit code %d: %s", code, out)
+		}
+		if out, code := call("exec", "--cap", "CAP_SYS_ADMIN", "c2", "/bin/true"); code == 0 || !strings.Contains(out, "not allowed by policy") {
+			t.Errorf("exec with a capability more: exit code %d: %s", code, out)
+		}
+		if out, code := call("kill", "c2", "KILL"); code != 0 {
+			t.Error(out)
+		}
+		if out, code := call("delete", "--force", "c2"); code != 0 {
+			t.Error(out)
+		}
+		h.leftNothing(t)
+	})
+	t.Run("descriptors of the caller", func(t *testing.T) {
+		// Number 3 is passed on to the container, number 4 is not.
+		dir := h.bundle(t, "cat <&3; ls /proc/self/fd", nil)
+		note := filepath.Join(h.work, "note")
+		if err := os.WriteFile(note, []byte("hello\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, code := h.run(t, "sh", "-c", fmt.Sprintf("exec 3<%s 4<%s; exec %s --root %s run --preserve-fds 1 --bundle %s c3", note, note, wrapper, root[1], dir))
+		if code != 0 || !strings.HasPrefix(out, "hello\n") {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+		if f := strings.Fields(out); f[len(f)-1] != "4" { // 3, and the folder of ls
+			t.Errorf("open descriptors: %s", out)
+		}
+	})
+	t.Run("mismatch", func(t *testing.T) {
+		// Somebody takes a mask away between create and start.
+		dir := h.bundle(t, "sleep 100", nil)
+		if out, code := call("create", "--bundle", dir, "c4"); code != 0 {
+			t.Fatal(out)
+		}
+		state, code := call("state", "c4")
+		var st struct{ PID int }
+		if err := json.Unmarshal([]byte(state), &st); err != nil || code != 0 {
+			t.Fatal(state)
+		}
+		if out, code := h.run(t, "nsenter", "-m", "-t", fmt.Sprint(st.PID), "/bin/busybox", "umount", "-l", "/proc/keys"); code != 0 {
+			t.Fatalf("take a mask away: %s", out)
+		}
+		out, code := call("start", "c4")
+		if code != 125 || !strings.Contains(out, "less confined than asked") || !strings.Contains(out, "/proc/keys") {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+		if out, _ := call("state", "c4"); strings.Contains(out, `"running"`) {
+			t.Errorf("still runs: %s", out)
+		}
+		if out, code := call("delete", "--force", "c4"); code != 0 {
+			t.Error(out)
+		}
+		if out, code := h.run(t, filepath.Join(h.bin, "palisade"), "gc"); code != 0 {
+			t.Error(out)
+		}
+		h.leftNothing(t)
+	})
+	t.Run("bad input", func(t *testing.T) {
+		dir := h.bundle(t, "true", nil)
+		for content, want := range map[string]string{"{\n\"process\": oops": "line 2", "": "line 1", `{"ociVersion":"1.0.2"}`: "no process"} {
+			if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log := filepath.Join(h.work, "log.json")
+			out, code := call("--log", log, "--log-format", "json", "create", "--bundle", dir, "c5")
+			if code != 125 || !strings.Contains(out, want) {
+				t.Errorf("%q: exit code %d: %s", content, code, out)
+			}
+			if b, _ := os.ReadFile(log); !bytes.Contains(b, []byte(`"level":"error"`)) {
+				t.Errorf("the log has %q", b)
+			}
+		}
+		if out, code := call("create", "--bundle", "/nosuch", "c5"); code != 125 || !strings.Contains(out, "no configuration") {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+		h.leftNothing(t)
+	})
+}
+
+func TestConfirmDocker(t *testing.T) {
+	h := newHost(t)
+	dockerd := oracle.Tool(t, "dockerd", "apt: docker.io")
+	docker := oracle.Tool(t, "docker", "apt: docker.io")
+	h.env = append(h.env, "DOCKER_HOST=unix://"+h.work+"/docker.sock")
+	ready := func() bool {
+		_, code := h.run(t, docker, "version")
+		return code == 0
+	}
+	h.daemon(t, ready, dockerd, "--data-root", h.work+"/data", "--exec-root", h.work+"/exec", "--pidfile", h.work+"/pid",
+		"-H", "unix://"+h.work+"/docker.sock", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none",
+		"--storage-driver", "vfs", "--add-runtime", "palisade="+h.bin+"/palisade-oci")
+	tarball := filepath.Join(h.work, "root.tar")
+	if out, code := h.run(t, "tar", "-C", h.root, "-cf", tarball, "."); code != 0 {
+		t.Fatal(out)
+	}
+	if out, code := h.run(t, docker, "import", tarball, "busybox"); code != 0 {
+		t.Fatal(out)
+	}
+	base := []string{"--network", "none", "--runtime", "palisade"}
+	run := func(args ...string) (string, int) {
+		return h.run(t, docker, append(append([]string{"run"}, base...), args...)...)
+	}
+
+	out, code := run("--rm", "busybox", "sh", "-c", confined+"; exit 3")
+	if code != 3 {
+		t.Errorf("exit code %d, want 3: %s", code, out)
+	}
+	checkConfined(t, out)
+	out, _ = run("--rm", "--privileged", "busybox", "sh", "-c", confined)
+	checkConfined(t, out)
+	out, _ = run("--rm", "--user", "1000", "--read-only", "--workdir", "/tmp", "busybox", "sh", "-c", confined)
+	checkConfined(t, out)
+	if out, code := run("--rm", "busybox", "nosuch"); code != 127 {
+		t.Errorf("a missing command: exit code %d: %s", code, out)
+	}
+	if out, code := run("--rm", "-t", "busybox", "tty"); code != 0 || !strings.Contains(out, "/dev/pts/0") {
+		t.Errorf("tty: exit code %d: %s", code, out)
+	}
+
+	if out, code := run("-d", "--name", "web", "busybox", "sleep", "100"); code != 0 {
+		t.Fatal(out)
+	}
+	id, _ := h.run(t, docker, "inspect", "-f", "{{.Id}}", "web")
+	h.checkInspect(t, strings.TrimSpace(id)[:12])
+	out, code = h.run(t, docker, "exec", "web", "sh", "-c", confined+"; exit 4")
+	if code != 4 {
+		t.Errorf("exec: exit code %d", code)
+	}
+	checkConfined(t, out)
+	out, _ = h.run(t, docker, "exec", "--privileged", "web", "sh", "-c", confined)
+	checkConfined(t, out)
+	if out, _ := h.run(t, docker, "diff", "web"); strings.Contains(out, "palisade") {
+		t.Errorf("left in the container: %s", out)
+	}
+	if out, code := h.run(t, docker, "rm", "-f", "web"); code != 0 {
+		t.Error(out)
+	}
+	h.leftNothing(t)
+}
+
+func TestConfirmPodman(t *testing.T) {
+	h := newHost(t)
+	podman := oracle.Tool(t, "podman", "apt: podman")
+	run := func(args ...string) (string, int) {
+		base := []string{
+			"--root", h.work + "/storage", "--runroot", h.work + "/run", "--cgroup-manager=cgroupfs", "--events-backend=file",
+			"--storage-driver=vfs", "--runtime", h.bin + "/palisade-oci",
+			// Its monitor calls the runtime with an environment of its own.
+			"--runtime-flag", "palisade-state=" + h.work + "/state",
+		}
+		return h.run(t, podman, append(base, args...)...)
+	}
+	// The limits that podman sets by default are more than every root has.
+	create := []string{"run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--network", "none"}
+	out, code := run(append(create, "--rootfs", h.root, "sh", "-c", confined+"; exit 5")...)
+	if code != 5 {
+		t.Fatalf("exit code %d, want 5: %s", code, out)
+	}
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if out, code := run(append(create, "-d", "--name", "web", "--rootfs", h.root, "sleep", "100")...); code != 0 {
+		t.Fatal(out)
+	}
+	id, _ := run("inspect", "-f", "{{.Id}}", "web")
+	h.checkInspect(t, strings.TrimSpace(id)[:12])
+	if out, code := run("exec", "web", "sh", "-c", "grep Seccomp: /proc/self/status; exit 4"); code != 4 || !strings.Contains(out, "Seccomp:\t2") {
+		t.Errorf("exec: exit code %d: %s", code, out)
+	}
+	if out, code := run("rm", "-f", "-t", "0", "web"); code != 0 {
+		t.Error(out)
+	}
+	h.leftNothing(t)
+}
+
+func TestConfirmContainerd(t *testing.T) {
+	h := newHost(t)
+	containerd := oracle.Tool(t, "containerd", "apt: containerd")
+	ctr := oracle.Tool(t, "ctr", "apt: containerd")
+	config := filepath.Join(h.work, "containerd.toml")
+	content := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
+		h.work+"/root.d", h.work+"/state.d", h.work+"/c.sock", h.work+"/t.sock")
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call := func(args ...string) (string, int) {
+		return h.run(t, ctr, append([]string{"-a", h.work + "/c.sock"}, args...)...)
+	}
+	ready := func() bool {
+		_, code := call("version")
+		return code == 0
+	}
+	h.daemon(t, ready, containerd, "-c", config)
+	out, code := call("run", "--rm", "--runc-binary", h.bin+"/palisade-oci", "--env", "PATH=/bin", "--rootfs", h.root, "c1", "/bin/sh", "-c", confined+"; exit 6")
+	if code != 6 {
+		t.Fatalf("exit code %d, want 6: %s", code, out)
+	}
+	checkConfined(t, out)
+	if out, code := call("run", "-d", "--runc-binary", h.bin+"/palisade-oci", "--env", "PATH=/bin", "--rootfs", h.root, "c2", "/bin/sleep", "100"); code != 0 {
+		t.Fatal(out)
+	}
+	h.checkInspect(t, "c2")
+	if out, code := call("task", "exec", "--exec-id", "x", "c2", "/bin/sh", "-c", confined); code != 0 {
+		t.Errorf("exec: exit code %d: %s", code, out)
+	} else {
+		checkConfined(t, out)
+	}
+	if out, code := call("task", "rm", "-f", "c2"); code != 0 {
+		t.Error(out)
+	}
+	h.leftNothing(t)
+}
