@@ -448,12 +448,17 @@ func TestConfirmDocker(t *testing.T) {
 func TestConfirmPodman(t *testing.T) {
 	h := newHost(t)
 	podman := oracle.Tool(t, "podman", "apt: podman")
+	// Podman's monitor calls the runtime with an environment of its own, and its
+	// clean-up without the flags for the runtime.
+	runtime := filepath.Join(h.work, "runtime.sh")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s/palisade-oci --palisade-state %s/state \"$@\"\n", h.bin, h.work)
+	if err := os.WriteFile(runtime, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	run := func(args ...string) (string, int) {
 		base := []string{
 			"--root", h.work + "/storage", "--runroot", h.work + "/run", "--cgroup-manager=cgroupfs", "--events-backend=file",
-			"--storage-driver=vfs", "--runtime", h.bin + "/palisade-oci",
-			// Its monitor calls the runtime with an environment of its own.
-			"--runtime-flag", "palisade-state=" + h.work + "/state",
+			"--storage-driver=vfs", "--runtime", runtime,
 		}
 		return h.run(t, podman, append(base, args...)...)
 	}
