@@ -340,6 +340,9 @@ func (r *run) start() (int, error) {
 			return 0, err
 		}
 		defer g.close()
+		if f, ok := cmd.Stderr.(*os.File); ok && f != r.opts.Stderr && f != cmd.Stdin {
+			defer f.Close()
+		}
 		for _, f := range cmd.ExtraFiles {
 			if f != r.opts.Stderr {
 				defer f.Close()
@@ -369,10 +372,14 @@ func (r *run) start() (int, error) {
 			return 0, g.err
 		}
 	}
-	if g == nil || g.pid == 0 {
+	switch {
+	case g == nil:
 		if msg := readLog(log); msg != "" {
 			return 0, startError(r.opts.Args[0], msg)
 		}
+	case g.pid == 0 && err != nil:
+		// The last step was never reached, whatever the runtime's log looks like.
+		return 0, startError(r.opts.Args[0], r.lastWords(log))
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -404,7 +411,13 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
 		// What the runtime says goes to its log; the workload's is its own.
 		step.Stderr = true
 		files = append(files, r.opts.Stderr)
-		cmd.Stderr = nil
+		f, err := os.Create(r.c.Path(stderrFile))
+		if err != nil {
+			program.Close()
+			g.close()
+			return nil, err
+		}
+		cmd.Stderr = f
 	}
 	if files[1], err = handover.Config(&step); err != nil {
 		program.Close()
@@ -469,6 +482,19 @@ func ExitCode(err error) int {
 	}
 	return 125
 }
+
+// lastWords is what a runtime that failed has said last.
+func (r *run) lastWords(log string) string {
+	for _, name := range []string{log, r.c.Path(stderrFile)} {
+		if b, err := os.ReadFile(name); err == nil && len(bytes.TrimSpace(b)) > 0 {
+			return delegate.LastLine(b)
+		}
+	}
+	return filepath.Base(r.c.Runtime.Path) + " gave no reason"
+}
+
+// stderrFile takes what the runtime says on standard error.
+const stderrFile = "runtime.err"
 
 // readLog is the error that the runtime left in its log, if any.
 func readLog(path string) string {

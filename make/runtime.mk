@@ -1,0 +1,12 @@
+# Containers: the tests with engines need them installed (make/apt/runtime.txt),
+# the benchmark needs runc and crun.
+
+.PHONY: engines bench-run
+
+engines: deps build ## tests through runc, Docker, Podman and containerd; nothing may be missing
+	REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout 20m -run 'TestConfirm(Runc|Docker|Podman|Containerd)$$' ./runtime/wrapper
+
+bench-run: ## palisade run against plain runc run, in alternating pairs
+	$(GO) test -run '^$$' -bench 'BenchmarkRun$$' -benchtime 40x ./runtime/container
+
+bench:: bench-run
