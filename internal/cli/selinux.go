@@ -5,7 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -122,7 +122,7 @@ func newestPolicy(store string) (string, error) {
 }
 
 // maxPolicy is more than any policy has; Debian's has 2 MB.
-const maxPolicy = 256 << 20
+const maxPolicy = 128 << 20
 
 // load reads and checks the policy. A file that is no policy is an answer, one
 // that cannot be read is a failure.
@@ -147,16 +147,20 @@ func (s *selinuxSource) load(e *env) (*policydb.Policy, error) {
 }
 
 func readPolicyFile(path string) ([]byte, error) {
-	fi, err := os.Stat(path)
-	switch {
-	case err != nil:
+	f, err := os.Open(path)
+	if err != nil {
 		return nil, err
-	case fi.IsDir():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a directory")}
-	case fi.Size() > maxPolicy:
+	}
+	defer f.Close()
+	// The limit holds for what has no size, too: a pipe, a device.
+	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxPolicy {
 		return nil, fmt.Errorf("%s: a policy of more than %d MiB", path, maxPolicy>>20)
 	}
-	return os.ReadFile(path)
+	return data, nil
 }
 
 // policyHint says what to do about a file that is no policy.

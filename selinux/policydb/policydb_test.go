@@ -504,6 +504,13 @@ func TestConfirmValidate(t *testing.T) {
 		{"filename", func(p *Policy) { p.FilenameTransitions[0].Outcomes[0].Type = 888 }, "gets the type 888"},
 		{"default", func(p *Policy) { p.Classes.ByName("file").DefaultRange = 8 }, "has defaults"},
 		{"genfs class", func(p *Policy) { p.Genfs[0].Entries[0].Class = 88 }, "class 88 of"},
+		{"fs_use", func(p *Policy) { p.ObjectContexts.FSUses[0].Behavior = 6 }, "in the way 6"},
+		{"pkey", func(p *Policy) { p.ObjectContexts.PKeys[0].High = 1 << 16 }, "the highest is 65535"},
+		{"end port", func(p *Policy) { p.ObjectContexts.EndPorts[0].Port = 0 }, "ports are from 1 to 255"},
+		{"conditional type rule", func(p *Policy) {
+			i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Kind() == TypeTransition })
+			p.Conditionals[0].True = append(p.Conditionals[0].True, p.Rules[i])
+		}, "is there unconditionally too"},
 		{"xperm kind", func(p *Policy) { p.XPermSets[0].Kind = 9 }, "extended permissions of kind 9"},
 		{"permissive", func(p *Policy) { p.Permissive = BitmapOf(5000) }, "permissive types): value 5000"},
 	} {

@@ -50,6 +50,10 @@ func (e *ValidateError) Error() string {
 // [*ValidateError].
 func (p *Policy) Validate() error {
 	v := &validator{p: p}
+	v.section = "header"
+	if p.MLS() && p.Version < versionMLS {
+		v.addf(-1, "levels need version %d", versionMLS)
+	}
 	v.symbols()
 	v.classes()
 	v.ruleTables()
@@ -291,6 +295,9 @@ func (v *validator) ruleTables() {
 			off += 4
 			for _, r := range list {
 				v.rule(off, r)
+				if r.Kind().IsType() && seen.has(r) {
+					v.addf(off, "%s %s %s:%s is there unconditionally too", r.Kind(), v.p.TypeName(r.Source), v.p.TypeName(r.Target), v.p.ClassName(r.Class))
+				}
 				off += ruleSize(r)
 			}
 		}
@@ -418,13 +425,23 @@ func (v *validator) objectContexts() {
 	v.section = "fs_use"
 	for i := range c.FSUses {
 		v.context(c.FSUses[i].Context)
+		// Source: security/selinux/include/security.h, SECURITY_FS_USE_MNTPOINT, _MAX.
+		if b := c.FSUses[i].Behavior; b == 6 || b > 7 {
+			v.addf(-1, "%s is labelled in the way %d, which there is not", c.FSUses[i].Name, b)
+		}
 	}
 	v.section = "InfiniBand"
 	for i := range c.PKeys {
 		v.context(c.PKeys[i].Context)
+		if c.PKeys[i].Low > 0xffff || c.PKeys[i].High > 0xffff {
+			v.addf(-1, "pkeys from %d to %d; the highest is 65535", c.PKeys[i].Low, c.PKeys[i].High)
+		}
 	}
 	for i := range c.EndPorts {
 		v.context(c.EndPorts[i].Context)
+		if n := c.EndPorts[i].Port; n == 0 || n > 0xff {
+			v.addf(-1, "port %d of %s; ports are from 1 to 255", n, c.EndPorts[i].Device)
+		}
 	}
 	v.section = "xen contexts"
 	for _, list := range [2][]XenValueContext{c.PIRQs, c.PCIDevices} {
@@ -465,19 +482,28 @@ func newRuleSet(n int) *ruleSet {
 	return &ruleSet{slots: make([]uint64, size), mask: uint64(size - 1)}
 }
 
-// add reports whether a rule with the same key was there before. A key is never
-// 0: types are at least 1 in rules that are right, and others are reported
-// anyway.
-func (s *ruleSet) add(r Rule) bool {
-	key := uint64(r.Source)<<48 | uint64(r.Target)<<32 | uint64(r.Class)<<16 | uint64(r.Kind())
-	h := key * 0x9e3779b97f4a7c15
-	for i := h >> 32; ; i++ {
-		switch s.slots[i&s.mask] {
-		case 0:
-			s.slots[i&s.mask] = key
-			return false
-		case key:
-			return true
+// key identifies a rule. It is never 0: types are at least 1 in rules that are
+// right, and others are reported anyway.
+func (s *ruleSet) key(r Rule) uint64 {
+	return uint64(r.Source)<<48 | uint64(r.Target)<<32 | uint64(r.Class)<<16 | uint64(r.Kind())
+}
+
+// slot returns where a key is or would be.
+func (s *ruleSet) slot(key uint64) *uint64 {
+	for i := key * 0x9e3779b97f4a7c15 >> 32; ; i++ {
+		if at := &s.slots[i&s.mask]; *at == 0 || *at == key {
+			return at
 		}
 	}
 }
+
+// add reports whether a rule with the same key was there before.
+func (s *ruleSet) add(r Rule) bool {
+	at := s.slot(s.key(r))
+	was := *at != 0
+	*at = s.key(r)
+	return was
+}
+
+// has reports whether a rule with the same key was added.
+func (s *ruleSet) has(r Rule) bool { return *s.slot(s.key(r)) != 0 }
