@@ -153,13 +153,12 @@ func (f *shieldRun) runInSession(ctx context.Context, e *env, args []string) (er
 	// Whether the program comes from the volume is known only once the session is
 	// there, but what the session is asked for depends on it: an absolute path that
 	// the host lacks can only be in the volume.
-	program, inVolume := args[0], false
-	if program, err = hostProgram(args[0]); err != nil {
+	program, err := hostProgram(args[0])
+	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(program); errors.Is(err, os.ErrNotExist) && f.volume != "" {
-		inVolume = true
-	}
+	_, err = os.Stat(program)
+	inVolume := errors.Is(err, os.ErrNotExist) && f.volume != ""
 	measured := program
 	if inVolume {
 		measured = ""

@@ -211,7 +211,7 @@ func harmless(t *testing.T, name string, data []byte, i int, bit byte) bool {
 		return i >= len(data)-len(rest) // only the first certificate is used
 	}
 	was, is := data[i], data[i]^bit
-	if strings.ToLower(string(was)) == strings.ToLower(string(is)) {
+	if strings.EqualFold(string(was), string(is)) {
 		return i > strings.LastIndex(string(data), `"signature"`) || i < 20
 	}
 	return strings.ContainsRune(" \n\r\t", rune(was)) && strings.ContainsRune(" \n\r\t", rune(is))

@@ -23,7 +23,8 @@ func makeHistory(t testing.TB) *history {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 9))
 	dev := &memory{}
-	v, err := Create(dev, testKey(), Options{Policy: Policy{Regions: []Region{{"/", Encrypted}, {"/d1", Authenticated}}}})
+	opts := Options{Policy: Policy{Regions: []Region{{"/", Encrypted}, {"/d1", Authenticated}}}, Rand: &stream{seed: "history"}, Now: vectorNow}
+	v, err := Create(dev, testKey(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,8 @@ func FuzzVolume(f *testing.F) {
 
 // resealTable puts an inode table of the fuzzer's into the volume.
 func resealTable(t *testing.T, m *memory, table []byte) {
-	v, err := Open(m, testKey(), Options{})
+	// The same input gives the same volume: a fuzzer cannot work with anything else.
+	v, err := Open(m, testKey(), Options{Rand: &stream{seed: "fuzz"}, Now: vectorNow})
 	if err != nil {
 		t.Fatal(err)
 	}

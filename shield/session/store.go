@@ -18,6 +18,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Errors of the store.
@@ -62,7 +63,7 @@ var (
 func openStore(file string, key []byte) (_ *store, err error) {
 	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: time.Second})
 	if err != nil {
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, berrors.ErrTimeout) {
 			return nil, fmt.Errorf("%s: is in use by another service", file)
 		}
 		return nil, fmt.Errorf("%s: %w", file, err)
