@@ -59,7 +59,11 @@ var deviceProbes = []spec{
 				switch e.Name() {
 				case "null", "zero", "full", "random", "urandom", "tty", "console", "ptmx":
 				default:
-					extra = append(extra, e.Name())
+					// Opening some devices has effects, a watchdog for one, so
+					// this only asks.
+					if unix.Faccessat(unix.AT_FDCWD, "/dev/"+e.Name(), unix.R_OK, unix.AT_EACCESS) == nil {
+						extra = append(extra, e.Name())
+					}
 				}
 			}
 			if len(extra) > 0 {

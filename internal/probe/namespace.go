@@ -73,11 +73,14 @@ var namespaceProbes = []spec{
 		about: "find processes of the host in /proc",
 		try: func(w *world) attempt {
 			comm, err := os.ReadFile("/proc/2/comm")
-			if errors.Is(err, os.ErrNotExist) && hasProc() {
+			if !hasProc() {
+				return notApplicable("no /proc")
+			}
+			if errors.Is(err, os.ErrNotExist) {
 				return blocked(Namespace, "")
 			}
 			if err != nil {
-				return notApplicable("no /proc")
+				return w.opened(err, "/proc/2/comm", 0)
 			}
 			if strings.TrimSpace(string(comm)) == "kthreadd" {
 				return open("the kernel's threads are visible")

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "probe-as-container" {
 		os.Exit(containerMain())
 	}
+	if len(os.Args) == 3 && os.Args[1] == "probe-as-engine" {
+		os.Exit(engineMain(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 

@@ -99,16 +99,21 @@ var processProbes = []spec{
 			if err != nil {
 				return notApplicable("/proc cannot be listed")
 			}
+			refused := blocked(Namespace, "")
 			for _, e := range entries {
 				if _, err := strconv.Atoi(e.Name()); err != nil {
 					continue
 				}
 				var st unix.Stat_t
-				if unix.Stat("/proc/"+e.Name()+"/root/", &st) == nil && (st.Dev != own.Dev || st.Ino != own.Ino) {
+				root := "/proc/" + e.Name() + "/root/"
+				switch err := unix.Stat(root, &st); {
+				case err == nil && (st.Dev != own.Dev || st.Ino != own.Ino):
 					return open("process " + e.Name())
+				case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+					refused = w.opened(err, root, caps.Of(caps.SysPtrace))
 				}
 			}
-			return blocked(Namespace, "")
+			return refused
 		},
 	},
 	{
