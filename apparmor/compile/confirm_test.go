@@ -4,6 +4,7 @@ package compile
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,7 +12,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
@@ -354,4 +357,89 @@ func TestConfirmDebianProfiles(t *testing.T) {
 		profiles += len(want)
 	}
 	t.Logf("%d files, %d profiles", len(files), profiles)
+}
+
+// TestConfirmCorpus compiles every accepted profile of the shared accept and
+// reject tests as the reference does.
+func TestConfirmCorpus(t *testing.T) {
+	level := referenceLevel(t)
+	root := oracle.Corpus(t, "apparmor/simple_tests")
+	parser := oracle.Tool(t, "apparmor_parser", "apt: apparmor")
+	// The tests name files relative to a folder beside that of the suite.
+	work := t.TempDir()
+	tst := filepath.Join(work, "tst")
+	if err := os.Mkdir(tst, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(root, filepath.Join(tst, "simple_tests")); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	err := filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(p, ".sd") {
+			files = append(files, p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	every := 1
+	if testing.Short() || os.Getenv("REQUIRE_ORACLES") != "1" {
+		every = 4
+	}
+	compared, refused := 0, 0
+	for _, set := range []string{"6.1.features", "parser-tests.all.features"} {
+		f, features := readFeatures(t, set)
+		for i, file := range files {
+			if i%every != 0 {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Contains(text, []byte("#=EXRESULT PASS")) || bytes.Contains(text, []byte("#=TODO")) || bytes.Contains(text, []byte("#=DISABLED")) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			cmd := exec.CommandContext(ctx, parser, "-Q", "-K", "-S", "-q", "-M", features, "-I", "simple_tests")
+			cmd.Dir, cmd.Stdin = tst, bytes.NewReader(text)
+			// It forks; one that hangs goes with its children.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+			b, err := cmd.Output()
+			cancel()
+			if err != nil {
+				refused++
+				continue
+			}
+			name := set + ": " + strings.TrimPrefix(file, root+"/")
+			parsed, diags := apparmor.Parse("stdin", text)
+			if diags.HasErrors() {
+				t.Errorf("%s: %v", name, diags.Err())
+				continue
+			}
+			env := apparmor.Env{FS: os.DirFS("/"), Search: []string{filepath.Join(tst, "simple_tests")}, Dir: tst, Kernel: f, ABI: f, NoBuiltin: true, SkipExecCheck: true}
+			policy, diags := apparmor.Resolve(parsed, env)
+			if diags.HasErrors() {
+				t.Errorf("%s: %v", name, diags.Err())
+				continue
+			}
+			out, diags := New(Options{Kernel: f, Level: level, Format: FormatV7}).Compile(policy)
+			if diags.HasErrors() {
+				t.Errorf("%s: %v", name, diags.Err())
+				continue
+			}
+			var want []*blob.Profile
+			if len(b) > 0 {
+				if want, err = blob.Decode(b); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			compared++
+			comparePolicies(t, name, out.Blobs(), want)
+		}
+	}
+	t.Logf("%d profile files compared, %d that the reference refuses left out", compared, refused)
 }

@@ -99,6 +99,27 @@ func cleared(r *apparmor.ResolvedRule) uint32 {
 	return mask
 }
 
+// forgotten are flags that only an option that AppArmor 3 takes for nothing
+// named: norelatime.
+func forgotten(r *apparmor.ResolvedRule) uint32 {
+	m, ok := r.Source.(*apparmor.MountRule)
+	if !ok {
+		return 0
+	}
+	var mask uint32
+	for _, c := range m.Conds {
+		for _, v := range c.Values {
+			switch v.Value {
+			case "relatime":
+				return 0
+			case "norelatime":
+				mask = msRelatime
+			}
+		}
+	}
+	return mask
+}
+
 func isRemount(r *apparmor.ResolvedRule) bool {
 	m, ok := r.Source.(*apparmor.MountRule)
 	return ok && m.Kind == apparmor.Remount
@@ -294,6 +315,7 @@ func (b *build) mount3(r *apparmor.ResolvedRule, body *apparmor.MountBody) error
 	}
 	inverse = cleared(r)
 	for _, o := range body.OptFlags {
+		o &^= forgotten(r)
 		flags |= o
 		inverse |= o
 	}

@@ -1,0 +1,12 @@
+# AppArmor, the compiler's side.
+.PHONY: apparmor-decisions apparmor-corpus bench-apparmor
+
+apparmor-decisions: deps ## 120 000 decisions of Debian's kernel against ours, profiles of every rule class
+	REQUIRE_ORACLES=1 PALISADE_DECISIONS=$(or $(DECISIONS),120000) \
+		$(GO) test -count=1 -timeout 60m -v -run 'TestKernelDecisions' ./apparmor/securityfs
+
+apparmor-corpus: deps ## languages and sizes of every accepted profile of the shared tests, against apparmor_parser
+	REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 60m -v -run 'TestConfirmCorpus|TestConfirmRules|TestConfirmDebianProfiles' ./apparmor/compile
+
+bench-apparmor: ## text to binary policy, one container's profile, 142 Debian profiles, in processor time
+	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 30m ./apparmor/compile ./apparmor/dfa
