@@ -152,6 +152,12 @@ func (b *build) mount(r *apparmor.ResolvedRule, body *apparmor.MountBody) error 
 	if b.s.level == Level3 {
 		return b.mount3(r, body)
 	}
+	return b.mountEach(r, body)
+}
+
+// mountEach writes a rule as AppArmor 4 does: for each combination of its
+// flags.
+func (b *build) mountEach(r *apparmor.ResolvedRule, body *apparmor.MountBody) error {
 	count := 0
 	for _, flags := range body.Flags {
 		for _, optional := range body.OptFlags {
@@ -402,7 +408,8 @@ func (b *build) mount3(r *apparmor.ResolvedRule, body *apparmor.MountBody) error
 		}
 	}
 	if count == 0 {
-		return errors.New("the mount rule's conditions exclude each other")
+		// AppArmor 3 refuses the rule; AppArmor 4 gave some of these a meaning.
+		return b.mountEach(r, body)
 	}
 	return nil
 }
