@@ -260,7 +260,28 @@ func restrict(d *raw, v variable, lo, hi uint32) *raw {
 	memo := map[*raw]*raw{}
 	var walk func(*raw) *raw
 	walk = func(d *raw) *raw {
+		// Tests that come out one way for the whole range are passed over.
+		from, passed := d, 0
+		for d.v == v && !d.isAction() {
+			i := 0
+			for d.next[i].last < lo {
+				i++
+			}
+			if d.next[i].last < hi {
+				break
+			}
+			d = d.next[i].to
+			if passed++; passed%16 == 0 {
+				if r, ok := memo[d]; ok {
+					d = r
+					break
+				}
+			}
+		}
 		if d.top != v {
+			if passed > 16 {
+				memo[from] = d
+			}
 			return d
 		}
 		if r, ok := memo[d]; ok {
