@@ -359,6 +359,13 @@ func TestConfirmDebianProfiles(t *testing.T) {
 	t.Logf("%d files, %d profiles", len(files), profiles)
 }
 
+// knownDifferences are tests whose policy differs from the reference's on
+// purpose, each with its reason.
+var knownDifferences = map[string]string{
+	"vars/vars_auto_attach_path_09.sd": "@{attach_path} is set by the language since AppArmor 4; version 3 takes the one of the file",
+	"vars/vars_auto_exec_path_09.sd":   "@{exec_path} is set by the language since AppArmor 4; version 3 takes the one of the file",
+}
+
 // TestConfirmCorpus compiles every accepted profile of the shared accept and
 // reject tests as the reference does.
 func TestConfirmCorpus(t *testing.T) {
@@ -414,7 +421,12 @@ func TestConfirmCorpus(t *testing.T) {
 				refused++
 				continue
 			}
-			name := set + ": " + strings.TrimPrefix(file, root+"/")
+			short := strings.TrimPrefix(file, root+"/")
+			name := set + ": " + short
+			if reason, ok := knownDifferences[short]; ok && level == Level3 {
+				t.Logf("%s: left out: %s", name, reason)
+				continue
+			}
 			parsed, diags := apparmor.Parse("stdin", text)
 			if diags.HasErrors() {
 				t.Errorf("%s: %v", name, diags.Err())
