@@ -412,7 +412,8 @@ func unsetDefaultRuntime(text []byte) []byte {
 func checkContainerd(text []byte, plugin string, o IntegrateOptions) error {
 	var config map[string]any
 	if err := toml.Unmarshal(text, &config); err != nil {
-		return fmt.Errorf("the edit would not be valid (%v); add the snippet by hand", err)
+		// Not wrapped: its position is one of the edited text.
+		return fmt.Errorf("the edit would not be valid (%s); add the snippet by hand", err.Error())
 	}
 	containerd := dig(config, "plugins", plugin, "containerd")
 	if dig(containerd, "runtimes", RuntimeName, "options", "BinaryName") != o.Wrapper ||

@@ -64,9 +64,5 @@ func lsmListModules() ([]string, error) {
 }
 
 func splitList(text string) []string {
-	list := []string{}
-	for _, name := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\t' }) {
-		list = append(list, name)
-	}
-	return list
+	return append([]string{}, strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\t' })...)
 }

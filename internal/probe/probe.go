@@ -139,7 +139,6 @@ func open(note string) attempt            { return attempt{outcome: Open, note: 
 func notApplicable(note string) attempt   { return attempt{outcome: NotApplicable, note: note} }
 func blocked(l Layer, n string) attempt   { return attempt{outcome: Blocked, layer: l, note: n} }
 func (a attempt) with(n string) attempt   { a.note = cmp.Or(n, a.note); return a }
-func (a attempt) by(l Layer) attempt      { a.layer = cmp.Or(a.layer, l); return a }
 func (a attempt) at(e unix.Errno) attempt { a.errno = e; return a }
 
 // call is a system call that asks for something.
