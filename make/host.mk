@@ -3,3 +3,7 @@
 
 measure-control: ## run the probes under runc and rewrite the control that results are compared with
 	$(GO) test -count=1 ./internal/probe -run 'TestKernelControl' -measure-control
+
+.PHONY: enable-boot
+enable-boot: build ## take a fresh Debian through 'host enable selinux' and two boots (root, ten minutes)
+	@./make/enable-boot
