@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -167,6 +168,9 @@ func (r *run) openVolume() error {
 	if !path.IsAbs(c.Mount) || path.Clean(c.Mount) != c.Mount || len(c.Mount) >= maxMount {
 		return fmt.Errorf("the mount point %q is not a clean absolute path", c.Mount)
 	}
+	if c.Mount == "/" && c.Dir == "" {
+		c.Dir = "/"
+	}
 	mode, lock := os.O_RDWR, unix.LOCK_EX
 	if c.ReadOnly {
 		mode, lock = os.O_RDONLY, unix.LOCK_SH
@@ -189,13 +193,25 @@ func (r *run) openVolume() error {
 	if r.ephemeral, err = os.MkdirTemp(memoryFolder, "palisade-run-"); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
+	// Programs may become other users. The folder for the empty files is reached by
+	// its descriptor alone, the other by a name that cannot be listed.
+	if err := os.Chmod(r.ephemeral, 0o711); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
 	if len(r.ephemeral) >= 64 {
 		return fmt.Errorf("the path %s is too long", r.ephemeral)
 	}
 	if r.locks, err = os.MkdirTemp("", "palisade-run-"); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
-	if r.files[fdLocks], err = os.Open(r.locks); err != nil {
+	inner := filepath.Join(r.locks, "open")
+	if err := os.Mkdir(inner, 0o777); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
+	if err := os.Chmod(inner, 0o777); err != nil {
+		return fmt.Errorf("temporary folder: %w", err)
+	}
+	if r.files[fdLocks], err = os.Open(inner); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
 	return nil

@@ -479,3 +479,66 @@ func TestRegions(t *testing.T) {
 	}
 	fsck(t, name, key)
 }
+
+// TestKilledProgram: what a killed program had written is kept, as by a kernel.
+func TestKilledProgram(t *testing.T) {
+	name, key := seal(t, t.TempDir(), sealfs.Options{})
+	c := Config{Volume: name, Mount: "/sealed", Key: key}
+	_, res := shielded(t, c, "/bin/sh", "-c", "echo written > /sealed/f; kill -9 $$")
+	if res.Code != 128+9 {
+		t.Errorf("exit %d", res.Code)
+	}
+	fsck(t, name, key)
+	out, _ := shielded(t, c, "/bin/cat", "/sealed/f")
+	if out != "written\n" {
+		t.Errorf("the file has %q", out)
+	}
+}
+
+// TestWholeRoot runs programs that are in the volume themselves, libraries and
+// dynamic loader included, with the volume as their whole file system.
+func TestWholeRoot(t *testing.T) {
+	dir := t.TempDir()
+	copyIn := func(path string) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ldd := oracle.Tool(t, "ldd", "apt: libc-bin")
+	for _, p := range []string{"/bin/bash", "/bin/ls", "/bin/cat"} {
+		copyIn(p)
+		out, _ := bare(t, "/", ldd, p)
+		for _, f := range strings.Fields(out) {
+			if strings.HasPrefix(f, "/") {
+				copyIn(f)
+			}
+		}
+	}
+	for _, d := range []string{"proc", "tmp", "root"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin", "script"), []byte("#!/bin/bash\necho script $1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name, key := seal(t, dir, sealfs.Options{Policy: sealfs.Policy{Regions: []sealfs.Region{
+		{Path: "/", Class: sealfs.Encrypted}, {Path: "/proc", Class: sealfs.Passthrough}, {Path: "/tmp", Class: sealfs.Ephemeral},
+	}}})
+	c := Config{Volume: name, Mount: "/", Key: key, Dir: "/", Env: []string{"PATH=/bin"}}
+	c.Program = "/bin/bash"
+	out, res := shielded(t, c, "/bin/bash", "-c", `pwd; cd /root; pwd; script one; readlink() { ls -l $1; }; ls /; cat /etc/passwd; echo x > /tmp/x; cat /tmp/x; cp 2>/dev/null; echo "cp $?"; exec /bin/script two`)
+	want := "/\n/root\nscript one\nbin\nlib\nlib64\nproc\nroot\ntmp\ncat: /etc/passwd: No such file or directory\nx\ncp 127\nscript two\n"
+	if out != want || res.Code != 0 {
+		t.Errorf("exit %d\ngot  %q\nwant %q", res.Code, out, want)
+	}
+	fsck(t, name, key)
+}

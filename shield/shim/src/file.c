@@ -97,7 +97,11 @@ static long fd_new(struct thread *t, struct inode *ip, u32 flags)
 {
 	char name[24];
 	put_num(name, ip->ino);
-	long fd = check_fd(t, H(NR_openat, fd_base + FD_LOCKS, name, O_RDWR | O_CREAT | (flags & O_CLOEXEC), 0600));
+	long fd = check_fd(t, H(NR_openat, fd_base + FD_LOCKS, name, O_RDWR | (flags & O_CLOEXEC)));
+	if (fd == -ENOENT) { /* for whatever user the program becomes */
+		fd = check_fd(t, H(NR_openat, fd_base + FD_LOCKS, name, O_RDWR | O_CREAT | (flags & O_CLOEXEC), 0666));
+		if (fd >= 0) H(NR_fchmod, fd, 0666);
+	}
 	if (fd < 0) return fd;
 	u32 n = fd < 65536 ? ofd_new(ip, flags) : 0;
 	if (!n) {
@@ -255,7 +259,7 @@ static void make_ephemeral(void)
 		for (u64 k = 0; g->cls == R_EPHEMERAL && k < g->len; k++) {
 			base[k] = name[k];
 			base[k + 1] = 0;
-			if (k + 1 == g->len || name[k + 1] == '/') H(NR_mkdir, p, 0755);
+			if (k && (k + 1 == g->len || name[k + 1] == '/') && !H(NR_mkdir, p, 01777)) H(NR_chmod, p, 01777);
 		}
 		at += 4 + g->len;
 	}
