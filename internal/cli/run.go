@@ -25,6 +25,7 @@ func newRunCommand(e *env) *cobra.Command {
 	var o container.Options
 	var policyName string
 	var probing bool
+	var shielded shieldedRun
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG…]",
 		Short: "Run a command in a confined container",
@@ -55,6 +56,9 @@ ends; volumes stay.`,
 				if err := probeInstead(e, &o, policyName); err != nil {
 					return err
 				}
+			}
+			if err := shielded.apply(&o); err != nil {
+				return err
 			}
 			if o.Policy, err = policy.Builtin(policyName); err != nil {
 				return fail(err).hint("the policies are %s", strings.Join(policy.BuiltinNames(), " and "))
@@ -96,6 +100,7 @@ ends; volumes stay.`,
 	f.StringVar(&o.Hostname, "hostname", "", "`name` of the host in the container (default: the container's)")
 	f.BoolVarP(&o.TTY, "tty", "t", false, "give the command a terminal")
 	f.StringVar(&o.OnMismatch, "on-mismatch", container.OnMismatchKill, "`what` to do when less is in force than was asked: kill or warn")
+	shielded.register(f)
 	f.StringVar(&o.Runtime, "runtime", "", "OCI `runtime` to use (default: $PALISADE_RUNTIME, runc, crun)")
 	return cmd
 }
