@@ -157,7 +157,11 @@ func Archive(r io.Reader, dir string) (_ iter.Seq2[sealfs.Entry, error], close f
 				return
 			}
 			if err != nil {
-				yield(sealfs.Entry{}, fmt.Errorf("read archive: %w", err))
+				what := "read archive"
+				if len(seen) == 0 {
+					what = "neither an image nor a tar archive"
+				}
+				yield(sealfs.Entry{}, fmt.Errorf("%s: %w", what, err))
 				return
 			}
 			e, ok, err := tarEntry(h)
