@@ -29,7 +29,7 @@ func newShieldAttestCommand(e *env) *cobra.Command {
 }
 
 func newAttestVerifyCommand(e *env) *cobra.Command {
-	var evidenceFile, collateralDir, reportData string
+	var evidenceFile, collateralDir, reportData, eventLog string
 	var at int64
 	var p attest.Policy
 	var requireCollateral, denyDebug bool
@@ -67,6 +67,11 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 					return fmt.Errorf("--report-data: %w", err)
 				}
 			}
+			if eventLog != "" {
+				if p.EventLog, err = os.ReadFile(eventLog); err != nil {
+					return err
+				}
+			}
 			p.AllowMissingCollateral, p.AllowDebug = !requireCollateral, !denyDebug
 			p.AllowMigrate = true
 			if len(p.AcceptTCB) == 0 {
@@ -86,6 +91,7 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 	fl.StringSliceVar(&p.Measurements, "measurement", nil, "accept only this MRENCLAVE, MRTD or MEASUREMENT (`HEX`; may be repeated)")
 	fl.StringSliceVar(&p.Signers, "signer", nil, "accept only this MRSIGNER, MRSIGNERSEAM or ID_KEY_DIGEST (`HEX`; may be repeated)")
 	fl.StringVar(&reportData, "report-data", "", "accept only this REPORTDATA (`HEX`, zeros behind it)")
+	fl.StringVar(&eventLog, "event-log", "", "`FILE` with a trust domain's event log (CCEL), which must give the RTMRs")
 	fl.StringSliceVar(&p.AcceptTCB, "accept-tcb", nil, "accept these `STATUS` values of Intel (default: all but OutOfDate, OutOfDateConfigurationNeeded, Revoked)")
 	fl.Uint64Var(&p.MinSVN, "min-svn", 0, "accept only this security version `N` or higher")
 	fl.Uint32Var(&p.MaxVMPL, "max-vmpl", 3, "accept SNP reports up to this VMPL `N`")

@@ -86,6 +86,10 @@ type Policy struct {
 	// that is there is enforced in any case.
 	AllowMissingCollateral bool
 
+	// EventLog is the event log of a trust domain (CCEL): it must give the RTMRs.
+	// Nil: RTMRs are claims that nobody explains.
+	EventLog []byte
+
 	// AllowTrailing cuts off what lies behind the end of a quote, whatever it is.
 	// Zeros, which buffers of a fixed size leave there, always are.
 	AllowTrailing bool
@@ -141,6 +145,9 @@ func Verify(evidence []byte, p Policy, now time.Time) (Claims, error) {
 		return Claims{}, err
 	}
 	if err := p.judge(&c); err != nil {
+		return Claims{}, err
+	}
+	if err := p.judgeEventLog(&c); err != nil {
 		return Claims{}, err
 	}
 	return c, nil

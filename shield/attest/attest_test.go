@@ -217,6 +217,56 @@ func harmless(t *testing.T, name string, data []byte, i int, bit byte) bool {
 	return strings.ContainsRune(" \n\r\t", rune(was)) && strings.ContainsRune(" \n\r\t", rune(is))
 }
 
+// TestConfirmEventLog replays a real log against its quote, and the log with one
+// byte changed in each event's digest.
+func TestConfirmEventLog(t *testing.T) {
+	v := vectorTable[3]
+	b, p, at := v.open(t)
+	log, err := os.ReadFile(filepath.Join(oracle.Corpus(t, "attest"), "tdx-google", "ccel", "ccel_data.dat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.EventLog = log
+	c, err := Verify(b, p, at)
+	if err != nil || c.TDX.Events == 0 {
+		t.Fatalf("%+v, %v", c.TDX, err)
+	}
+	t.Logf("%d events", c.TDX.Events)
+	refused := 0
+	for i := 0; i < 20000; i += 11 {
+		log[i] ^= 1 << (i % 8)
+		if _, err := Verify(b, p, at); err != nil {
+			refused++
+			if f := Fields(err); len(f) != 1 || !strings.HasPrefix(f[0], "event_log") && !strings.HasPrefix(f[0], "body.rtmr") {
+				t.Errorf("byte %d: %v", i, err)
+			}
+		}
+		log[i] ^= 1 << (i % 8)
+	}
+	if refused == 0 {
+		t.Error("no change was noticed")
+	}
+	p.EventLog = nil
+	b, p, at = vectorTable[0].open(t)
+	p.EventLog = log
+	if _, err := Verify(b, p, at); len(Fields(err)) == 0 || Fields(err)[0] != "event_log" {
+		t.Errorf("for an SGX quote: %v", err)
+	}
+}
+
+func FuzzEventLog(f *testing.F) {
+	head := append(make([]byte, 28), 33, 0, 0, 0)
+	head = append(head, "Spec ID Event03\x00"...)
+	head = append(head, make([]byte, 8)...)
+	head = append(head, 1, 0, 0, 0, 0x0c, 0, 48, 0, 0)
+	f.Add(append(head, append([]byte{1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0x0c, 0}, make([]byte, 60)...)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, _, err := ReplayEventLog(b); err != nil && len(Fields(err)) == 0 {
+			t.Errorf("error names no field: %v", err)
+		}
+	})
+}
+
 func TestPolicy(t *testing.T) {
 	b, p, at := vectorTable[5].open(t) // an SNP report in debug mode
 	strict := Policy{Collateral: p.Collateral}

@@ -215,6 +215,7 @@ type TDXClaims struct {
 	RTMR           [4]string `json:"rtmr"`
 	TEETCBSVN2     string    `json:"tee_tcb_svn_2,omitempty"` // TDX 1.5
 	MRSERVICETD    string    `json:"mr_service_td,omitempty"` // TDX 1.5
+	Events         int       `json:"events,omitempty"`        // in the event log that gives the RTMRs
 }
 
 const sgxDebug = 2 // ATTRIBUTES.DEBUG
