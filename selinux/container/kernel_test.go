@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		exit(engine())
 	case "container":
 		exit(contained())
+	case "engines":
+		exit(engines())
 	}
 	os.Exit(m.Run())
 }
