@@ -113,13 +113,15 @@ func Run(c Config) (Result, error) {
 
 // run is what the processes of one run share.
 type run struct {
-	c     *Config
-	mem   []byte
-	locks string
-	// ephemeral is a folder in memory for the regions of that class.
-	ephemeral string
-	files     [fdLocks + 1]*os.File
+	c   *Config
+	mem []byte
+	// folder is in memory: it has the empty files that stand for open files of the
+	// volume, and the ephemeral regions.
+	folder string
+	files  [fdLocks + 1]*os.File
 }
+
+func (r *run) ephemeral() string { return filepath.Join(r.folder, "mem") }
 
 func (c *Config) prepare() (r *run, err error) {
 	r = &run{c: c}
@@ -136,7 +138,7 @@ func (c *Config) prepare() (r *run, err error) {
 			return r, err
 		}
 	}
-	if r.files[fdShared], r.mem, err = c.shared(r.ephemeral); err != nil {
+	if r.files[fdShared], r.mem, err = c.shared(r.ephemeral()); err != nil {
 		return r, fmt.Errorf("shared memory: %w", err)
 	}
 	return r, nil
@@ -151,10 +153,8 @@ func (r *run) close() {
 	if r.mem != nil {
 		_ = unix.Munmap(r.mem)
 	}
-	for _, dir := range []string{r.locks, r.ephemeral} {
-		if dir != "" {
-			_ = os.RemoveAll(dir) // empty files, and what was to be forgotten
-		}
+	if r.folder != "" {
+		_ = os.RemoveAll(r.folder) // empty files, and what was to be forgotten
 	}
 }
 
@@ -190,28 +190,26 @@ func (r *run) openVolume() error {
 	if err := unix.Statfs(memoryFolder, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
 		return fmt.Errorf("%s is not a file system in memory", memoryFolder)
 	}
-	if r.ephemeral, err = os.MkdirTemp(memoryFolder, "palisade-run-"); err != nil {
+	if r.folder, err = os.MkdirTemp(memoryFolder, "palisade-run-"); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
-	// Programs may become other users. The folder for the empty files is reached by
-	// its descriptor alone, the other by a name that cannot be listed.
-	if err := os.Chmod(r.ephemeral, 0o711); err != nil {
-		return fmt.Errorf("temporary folder: %w", err)
+	if len(r.ephemeral()) >= 64 {
+		return fmt.Errorf("the path %s is too long", r.folder)
 	}
-	if len(r.ephemeral) >= 64 {
-		return fmt.Errorf("the path %s is too long", r.ephemeral)
+	// Programs may become other users: they pass, but cannot list.
+	open := filepath.Join(r.folder, "open")
+	for _, d := range []struct {
+		name string
+		mode os.FileMode
+	}{{r.folder, 0o711}, {open, 0o777}, {r.ephemeral(), 0o711}} {
+		if err := os.MkdirAll(d.name, d.mode); err != nil {
+			return fmt.Errorf("temporary folder: %w", err)
+		}
+		if err := os.Chmod(d.name, d.mode); err != nil {
+			return fmt.Errorf("temporary folder: %w", err)
+		}
 	}
-	if r.locks, err = os.MkdirTemp("", "palisade-run-"); err != nil {
-		return fmt.Errorf("temporary folder: %w", err)
-	}
-	inner := filepath.Join(r.locks, "open")
-	if err := os.Mkdir(inner, 0o777); err != nil {
-		return fmt.Errorf("temporary folder: %w", err)
-	}
-	if err := os.Chmod(inner, 0o777); err != nil {
-		return fmt.Errorf("temporary folder: %w", err)
-	}
-	if r.files[fdLocks], err = os.Open(inner); err != nil {
+	if r.files[fdLocks], err = os.Open(open); err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
 	return nil
