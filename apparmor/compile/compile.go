@@ -52,6 +52,7 @@ type support struct {
 	ioURing                     bool
 	flagSignal, flagError       bool
 	flagIPC, identity           bool
+	interruptible               bool
 	abi                         uint32
 	oob, diffEncode, state32    bool
 	permstable                  bool
@@ -69,7 +70,8 @@ func supported(policy *apparmor.Features, o Options) support {
 		userns: both("namespaces/mask/userns_create"), posixMqueue: both("ipc/posix_mqueue"),
 		sysvMqueue: both("ipc/sysv_mqueue"), ioURing: both("io_uring"),
 		flagSignal: both("policy/profile/kill.signal") || both("domain/kill.signal"), flagError: both("policy/profile/error"),
-		flagIPC: both("domain/disconnected.ipc"), identity: both("domain/identity"),
+		interruptible: both("policy/profile/interruptible"),
+		flagIPC:       both("domain/disconnected.ipc"), identity: both("domain/identity"),
 		oob: kernel("policy/outofband"), diffEncode: kernel("policy/diff-encode"), state32: kernel("policy/state32"),
 		abi: 5,
 	}

@@ -210,12 +210,10 @@ func comparePolicies(t *testing.T, what string, got, want []*blob.Profile) {
 	}
 }
 
-// ruleTexts4 are rules that AppArmor 4 brought. "all" is not among them: of it
-// the reference writes the mount and pivot_root bits also where the kernel looks
-// for umount alone, which changes no decision.
+// ruleTexts4 are rules that AppArmor 4 brought, and merges them.
 var ruleTexts4 = []string{
 	"userns,", "userns create,", "deny userns,", "audit userns create,", "mqueue,", "mqueue r /a,", "mqueue (create,open,delete) type=posix /a/**,", "mqueue write type=sysv 12,",
-	"mqueue label=x,", "deny mqueue /a,", "io_uring,", "io_uring sqpoll,", "io_uring override_creds label=x,", "deny io_uring,",
+	"mqueue label=x,", "deny mqueue /a,", "io_uring,", "io_uring sqpoll,", "io_uring override_creds label=x,", "deny io_uring,", "all,", "mount, umount, pivot_root,", "umount /a, mount -> /a,", "audit umount, mount,",
 	"priority=5 /a w, deny /a w,", "priority=1 deny /a/** r, priority=2 allow /a/b r, /a/c r,", "priority=-1 /x ix, /x* px,", "priority=10 signal send peer=x, deny signal,",
 	"mount options=(nosymfollow) /a,", "mount options=(lazytime,nostrictatime) /a,", "network inet ip=127.0.0.1 port=80,", "network inet6 port=1-1023 peer=(ip=::1 port=443),",
 	"network (bind,listen) inet stream port=8080,", "network tcp ip=none,", "dbus, unix, network, mount, signal, ptrace, userns, mqueue, io_uring,",

@@ -4,6 +4,7 @@ package compile
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/palisade-sec/palisade/apparmor"
@@ -125,6 +126,51 @@ func isRemount(r *apparmor.ResolvedRule) bool {
 	return ok && m.Kind == apparmor.Remount
 }
 
+// mergeMounts joins the permissions of mount, umount and pivot_root rules that
+// have the same conditions, as AppArmor 4 does before it writes them. The kernel
+// looks at one of the bits at a time, so no decision changes.
+func (b *build) mergeMounts() {
+	if b.s.level == Level3 {
+		return
+	}
+	byConditions := map[string][]*apparmor.ResolvedRule{}
+	perms := map[string]uint32{}
+	for _, r := range b.rp.Rules {
+		var key string
+		var p uint32
+		switch body := r.Body.(type) {
+		case *apparmor.MountBody:
+			flags, optional := body.Flags, body.OptFlags
+			if body.Perms&apparmor.MayMount == 0 {
+				flags, optional = []uint32{apparmor.MSAll}, []uint32{apparmor.MSAll}
+			}
+			key, p = fmt.Sprintf("%#v %#v %q %v %v", body.MountPoint, body.Device, body.FSTypes, flags, optional), body.Perms
+		case *apparmor.PivotRootBody:
+			all := []uint32{apparmor.MSAll}
+			key, p = fmt.Sprintf("%#v %#v %q %v %v", body.NewRoot, body.OldRoot, []string(nil), all, all), apparmor.MayPivotRoot
+		default:
+			continue
+		}
+		key = fmt.Sprint(r.Priority, r.Mode, r.Audit, " ", key)
+		byConditions[key] = append(byConditions[key], r)
+		perms[key] |= p
+	}
+	b.mounts = map[*apparmor.ResolvedRule]uint32{}
+	for key, list := range byConditions {
+		for _, r := range list {
+			b.mounts[r] = perms[key]
+		}
+	}
+}
+
+// mountPerms are the permissions that a mount rule's expressions get.
+func (b *build) mountPerms(r *apparmor.ResolvedRule, own uint32) uint32 {
+	if p := b.mounts[r]; p != 0 {
+		return p
+	}
+	return own
+}
+
 func (b *build) mount(r *apparmor.ResolvedRule, body *apparmor.MountBody) error {
 	if !b.s.mount {
 		b.unsupported(r, "mount")
@@ -136,12 +182,12 @@ func (b *build) mount(r *apparmor.ResolvedRule, body *apparmor.MountBody) error 
 			return err
 		}
 		if rest&apparmor.MayUmount != 0 {
-			if err := b.addPolicy(r, body.Perms, auditOf(r, body.Perms), point); err != nil {
+			if err := b.addPolicy(r, b.mountPerms(r, body.Perms), auditOf(r, b.mountPerms(r, body.Perms)), point); err != nil {
 				return err
 			}
 		}
 		if rest&apparmor.MayPivotRoot != 0 {
-			if err := b.addPolicy(r, body.Perms, auditOf(r, body.Perms), point, anyText); err != nil {
+			if err := b.addPolicy(r, b.mountPerms(r, body.Perms), auditOf(r, b.mountPerms(r, body.Perms)), point, anyText); err != nil {
 				return err
 			}
 		}
@@ -192,7 +238,8 @@ func (b *build) pivotRoot(r *apparmor.ResolvedRule, body *apparmor.PivotRootBody
 			return err
 		}
 	}
-	return b.addPolicy(r, apparmor.MayPivotRoot, auditOf(r, apparmor.MayPivotRoot), to, from)
+	perms := b.mountPerms(r, apparmor.MayPivotRoot)
+	return b.addPolicy(r, perms, auditOf(r, perms), to, from)
 }
 
 // mountParts converts the conditions.
@@ -238,7 +285,8 @@ func (b *build) mount4(r *apparmor.ResolvedRule, body *apparmor.MountBody, flags
 	detached := dev && body.Device.Value == "detached"
 	add := func(p mountParts, mask uint32) error {
 		count++
-		return b.addPolicy(r, body.Perms, auditOf(r, body.Perms), p.point, p.device, p.fstype, flagText(flags&mask, optional&mask, all))
+		perms := b.mountPerms(r, body.Perms)
+		return b.addPolicy(r, perms, auditOf(r, perms), p.point, p.device, p.fstype, flagText(flags&mask, optional&mask, all))
 	}
 	remount := func() error {
 		at := body.MountPoint

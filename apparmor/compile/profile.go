@@ -26,6 +26,8 @@ type build struct {
 	net    netMasks
 	xtable []string
 	warned map[string]bool
+	// mounts are the permissions of mount rules that were merged.
+	mounts map[*apparmor.ResolvedRule]uint32
 	failed bool
 	// question: the rules ask, so they mark nothing as mediated.
 	question bool
@@ -59,6 +61,7 @@ func (c *Compiler) profile(rp *apparmor.ResolvedProfile, s support, list *diag.L
 	}
 	bp := b.header()
 	b.attachment(bp, span)
+	b.mergeMounts()
 	for _, r := range rp.Rules {
 		if r.Mode == apparmor.ModePrompt && !s.permstable {
 			b.unsupported(r, "prompt")
@@ -112,10 +115,7 @@ func (b *build) header() *blob.Profile {
 	if rp.Flags.Hat {
 		p.Flags |= blob.FlagHat
 	}
-	if rp.Flags.Debug {
-		p.Flags |= 1 << 1
-	}
-	if rp.Flags.Interruptible {
+	if rp.Flags.Interruptible && s.interruptible {
 		p.Flags |= 1 << 3
 	}
 	if rp.Flags.Audit {

@@ -82,6 +82,7 @@ func (t *Template) Specialise(name string, extra ...*apparmor.ResolvedRule) (*Pr
 	}
 	bp := b.header()
 	bp.Xattrs, bp.XMatch, bp.XMatchLen = base.Blob.Xattrs, base.Blob.XMatch, base.Blob.XMatchLen
+	b.mergeMounts()
 	for _, r := range rp.Rules {
 		switch r.Body.(type) {
 		case *apparmor.FileBody, *apparmor.ChangeProfileBody:
