@@ -140,11 +140,7 @@ func showPlan(e *env, p host.EnablePlan, review host.Review, applied bool) error
 		}
 		fmt.Fprintf(out, "   %s\n", s.Why)
 		for _, x := range s.Edits {
-			diff := x.Diff()
-			if lines := strings.SplitAfter(diff, "\n"); len(lines) > 14 {
-				diff = strings.Join(lines[:12], "") + fmt.Sprintf("  … %d more lines\n", len(lines)-13)
-			}
-			fmt.Fprint(out, indent(diff))
+			fmt.Fprint(out, indent(shortDiff(x)))
 		}
 		for _, argv := range s.Run {
 			fmt.Fprintf(out, "   run    %s\n", strings.Join(argv, " "))
@@ -173,6 +169,16 @@ func some[T any](list []T) []T {
 		return []T{}
 	}
 	return list
+}
+
+// shortDiff is a diff cut where it is long, as that of a whole policy module.
+func shortDiff(x host.Edit) string {
+	const most = 12
+	diff := x.Diff()
+	if lines := strings.SplitAfter(diff, "\n"); len(lines) > most+2 {
+		diff = strings.Join(lines[:most], "") + fmt.Sprintf("  … %d more lines\n", len(lines)-most-1)
+	}
+	return diff
 }
 
 func indent(s string) string {
@@ -207,7 +213,7 @@ func disable(cmd *cobra.Command, e *env, root, mechanism string, do host.Doer, d
 		return err
 	}
 	for _, x := range u.Edits {
-		fmt.Fprint(e.stdout, x.Diff())
+		fmt.Fprint(e.stdout, shortDiff(x))
 	}
 	for _, argv := range u.Run {
 		fmt.Fprintf(e.stdout, "run    %s\n", strings.Join(argv, " "))
