@@ -460,8 +460,11 @@ func TestRegions(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := sealfs.Options{Policy: sealfs.Policy{Regions: []sealfs.Region{
-		{Path: "/", Class: sealfs.Encrypted}, {Path: "/deny", Class: sealfs.Denied}, {Path: "/host", Class: sealfs.Passthrough},
-		{Path: "/open", Class: sealfs.Authenticated}, {Path: "/tmp", Class: sealfs.Ephemeral},
+		{Path: "/", Class: sealfs.Encrypted},
+		{Path: "/deny", Class: sealfs.Denied},
+		{Path: "/host", Class: sealfs.Passthrough},
+		{Path: "/open", Class: sealfs.Authenticated},
+		{Path: "/tmp", Class: sealfs.Ephemeral},
 	}}}
 	name, key := seal(t, dir, o)
 	c := Config{Volume: name, Mount: mount, Key: key}

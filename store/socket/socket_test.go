@@ -9,10 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -189,6 +192,117 @@ func TestMany(t *testing.T) {
 	if len(levels) != 1000 {
 		t.Errorf("%d labels", len(levels))
 	}
+}
+
+const (
+	envServe = "PALISADE_TEST_SERVE"
+	envKills = "SVIRT_KILLS"
+)
+
+// TestMain lets the test binary be a daemon that can be killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(envServe); dir != "" {
+		store, err := bolt.Own(filepath.Join(dir, "labels.db"), 10*time.Second)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		l, err := Listen(filepath.Join(dir, "socket"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println("ready")
+		_ = Serve(context.Background(), l, &svirt.Registry{Store: store})
+	}
+	os.Exit(m.Run())
+}
+
+// TestKill kills a loaded daemon again and again at random moments. What a client
+// was told stays true, no label has two holders, and the file stays whole.
+func TestKill(t *testing.T) {
+	kills := 15
+	if s := os.Getenv(envKills); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kills = n
+	}
+	dir := t.TempDir()
+	var mu sync.Mutex
+	promised := map[string]string{} // ID → level, as clients were told
+	released := map[string]bool{}   // release was asked for; done or not, it may be gone
+	for round := range kills {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), envServe+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+			t.Fatalf("round %d: %q, %v", round, line, err)
+		}
+		var wg sync.WaitGroup
+		for worker := range 8 {
+			wg.Go(func() {
+				c, err := Dial(filepath.Join(dir, "socket"))
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				for i := 0; ; i++ {
+					id := fmt.Sprintf("%d-%d-%d", round, worker, i)
+					rec, err := c.Reserve(svirt.Claim{ID: id})
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					promised[id] = rec.Level
+					mu.Unlock()
+					if i%3 == 0 {
+						mu.Lock()
+						released[id] = true
+						mu.Unlock()
+						if c.Release(id) != nil {
+							return
+						}
+					}
+				}
+			})
+		}
+		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		wg.Wait()
+		store := bolt.Open(filepath.Join(dir, "labels.db"))
+		if round%10 == 0 || round == kills-1 {
+			if err := store.Check(); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+		}
+		list, err := (&svirt.Registry{Store: store}).List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, holder := map[string]string{}, map[string]string{}
+		for _, rec := range list {
+			if other := holder[rec.Level]; other != "" {
+				t.Fatalf("round %d: %s and %s hold %s", round, other, rec.ID, rec.Level)
+			}
+			holder[rec.Level], have[rec.ID] = rec.ID, rec.Level
+		}
+		for id, level := range promised {
+			if got := have[id]; got != level && (got != "" || !released[id]) {
+				t.Fatalf("round %d: %s was promised %s and has %q", round, id, level, got)
+			}
+		}
+	}
+	t.Logf("%d kills, %d labels promised", kills, len(promised))
 }
 
 // BenchmarkReserve is the durable allocation through the daemon with 100 clients
