@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/laststep"
@@ -139,23 +140,32 @@ func (plan *Plan) byRuntime(h Host, p policy.Policy, r Request) error {
 	return err
 }
 
+// policyFilter is what of a policy its filter depends on.
+type policyFilter struct {
+	Syscalls     policy.Syscalls
+	Network      *policy.Network
+	Capabilities caps.Set
+}
+
 // byStep makes the last step filter and restrict.
 func (plan *Plan) byStep(h Host, p policy.Policy, r Request) error {
 	step := &laststep.Config{}
 	asked := effective.Seccomp{Mode: effective.SeccompDisabled, InstalledBy: "palisade-init"}
-	filter, err := syscallFilter(p, p.Capabilities, h.Kernel)
-	if err != nil {
-		return err
-	}
-	if filter != nil {
-		f, err := compile("policy "+p.Name, filter, h.Kernel)
+	if p.Syscalls.Base != policy.SyscallsNone {
+		f, err := h.cached(policyFilter{p.Syscalls, p.Network, p.Capabilities}, func() (laststep.Filter, error) {
+			filter, err := syscallFilter(p, p.Capabilities, h.Kernel)
+			if err != nil {
+				return laststep.Filter{}, err
+			}
+			return compile("policy "+p.Name, filter, h.Kernel)
+		})
 		if err != nil {
 			return err
 		}
 		step.Filters = append(step.Filters, f)
 	}
 	if r.Engine != nil {
-		f, err := compile("engine", r.Engine, h.Kernel)
+		f, err := h.cached(r.Engine, func() (laststep.Filter, error) { return compile("engine", r.Engine, h.Kernel) })
 		switch {
 		case err != nil:
 			// What we cannot compile, for example a profile with a listener, the

@@ -32,6 +32,8 @@ type Host struct {
 	Seccomp bool
 	// Kernel is the release, as uname -r prints it.
 	Kernel string
+	// Cache keeps compiled filters; nil for none.
+	Cache Cache
 }
 
 // Contexts that engines use where the policy's own file does not say.

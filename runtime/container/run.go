@@ -121,6 +121,7 @@ func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error
 		registry: labels,
 		host:     confine.ReadHost(),
 	}
+	r.host.Cache = dir
 	c, err := r.claim(rt)
 	if err != nil {
 		return 0, err

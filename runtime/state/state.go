@@ -126,6 +126,29 @@ func (d *Dir) RuntimeRoot() string { return filepath.Join(d.root, "runtime") }
 // mounted in another namespace takes the kernel some 10 ms.
 func (d *Dir) RootFS() string { return filepath.Join(d.root, "rootfs") }
 
+// maxCached bounds the number of cached values.
+const maxCached = 512
+
+func (d *Dir) cacheFile(key string) string { return filepath.Join(d.root, "cache", key) }
+
+// Load returns a value that Store has kept under a key, a name of letters and
+// digits.
+func (d *Dir) Load(key string) ([]byte, bool) {
+	b, err := os.ReadFile(d.cacheFile(key))
+	return b, err == nil
+}
+
+// Store keeps a value, or not: it is only there to save time.
+func (d *Dir) Store(key string, value []byte) {
+	dir := filepath.Join(d.root, "cache")
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) >= maxCached {
+		// Old kernels, old builds, profiles of images that are gone.
+		_ = os.RemoveAll(dir)
+	}
+	_ = os.Mkdir(dir, 0o700)
+	_ = WriteFile(d.cacheFile(key), value, 0o600)
+}
+
 // Images is the folder of unpacked images.
 func (d *Dir) Images() string { return filepath.Join(d.root, "images") }
 

@@ -222,7 +222,9 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if spec.Linux != nil {
 		req.Engine = spec.Linux.Seccomp
 	}
-	plan, err := confine.Resolve(confine.ReadHost(), c.Policy, req)
+	host := confine.ReadHost()
+	host.Cache = w.dir
+	plan, err := confine.Resolve(host, c.Policy, req)
 	if err != nil {
 		return err
 	}
