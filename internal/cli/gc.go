@@ -3,15 +3,20 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/runtime/image"
+	"github.com/palisade-sec/palisade/runtime/state"
 )
 
 func newGCCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	var images bool
+	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Clean up behind containers whose palisade was killed",
 		Long: `Ends and removes containers whose 'palisade run' is gone, and forgets containers
@@ -23,13 +28,22 @@ container still carries one. Containers in use are left alone.`,
 			if err != nil {
 				return err
 			}
-			got, err := delegate.Collect(dir, registry(dir))
+			collected, err := delegate.Collect(dir, registry(dir))
+			got := struct {
+				delegate.Collected
+				Images []string `json:"images"`
+			}{collected, []string{}}
+			if images {
+				var ierr error
+				got.Images, ierr = pruneImages(dir)
+				err = errors.Join(err, ierr)
+			}
 			if e.json {
 				if perr := e.printJSON(got); perr != nil {
 					return perr
 				}
 			} else {
-				for _, id := range got.Containers {
+				for _, id := range slices.Concat(got.Containers, got.Images) {
 					fmt.Fprintln(e.stdout, id)
 				}
 			}
@@ -39,4 +53,21 @@ container still carries one. Containers in use are left alone.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&images, "images", false, "also remove unpacked images that no container uses")
+	return cmd
+}
+
+// pruneImages removes the unpacked images that no record names.
+func pruneImages(dir *state.Dir) ([]string, error) {
+	records, err := dir.List()
+	if err != nil {
+		return []string{}, err // one that cannot be read may use any of them
+	}
+	removed, err := image.Prune(dir.Images(), func(root string) bool {
+		return slices.ContainsFunc(records, func(r state.Record) bool { return r.Image == root })
+	})
+	if removed == nil {
+		removed = []string{}
+	}
+	return removed, err
 }

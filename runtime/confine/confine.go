@@ -145,6 +145,7 @@ type policyFilter struct {
 	Syscalls     policy.Syscalls
 	Network      *policy.Network
 	Capabilities caps.Set
+	Process      policy.Process
 }
 
 // byStep makes the last step filter and restrict.
@@ -152,7 +153,7 @@ func (plan *Plan) byStep(h Host, p policy.Policy, r Request) error {
 	step := &laststep.Config{}
 	asked := effective.Seccomp{Mode: effective.SeccompDisabled, InstalledBy: "palisade-init"}
 	if p.Syscalls.Base != policy.SyscallsNone {
-		f, err := h.cached(policyFilter{p.Syscalls, p.Network, p.Capabilities}, func() (laststep.Filter, error) {
+		f, err := h.cached(policyFilter{p.Syscalls, p.Network, p.Capabilities, p.Process}, func() (laststep.Filter, error) {
 			filter, err := syscallFilter(p, p.Capabilities, h.Kernel)
 			if err != nil {
 				return laststep.Filter{}, err

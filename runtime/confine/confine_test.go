@@ -130,6 +130,9 @@ func TestSyscallFilter(t *testing.T) {
 	if got := rules(strict, "socketcall"); len(got) != 0 {
 		t.Errorf("socketcall under strict: %+v", got)
 	}
+	if got := rules(strict, "ptrace"); len(got) != 0 {
+		t.Errorf("ptrace under strict: %+v", got)
+	}
 	p := policy.Default()
 	p.Syscalls.Deny, p.Syscalls.Allow = []string{"read"}, []string{"personality"}
 	l, err := syscallFilter(p, p.Capabilities, "6.12.0")

@@ -51,6 +51,9 @@ func syscallFilter(p policy.Policy, bounding caps.Set, kernel string) (*seccomp.
 	}
 	l := f.OCI()
 	drop(l, p.Syscalls.Deny)
+	if p.Process.Ptrace == "none" {
+		drop(l, []string{"ptrace", "process_vm_readv", "process_vm_writev"})
+	}
 	if len(p.Syscalls.Allow) > 0 {
 		drop(l, p.Syscalls.Allow) // an unconditional rule replaces conditional ones
 		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: p.Syscalls.Allow, Action: "SCMP_ACT_ALLOW"})

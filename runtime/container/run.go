@@ -188,6 +188,9 @@ func (r *run) claim(rt string) (*state.Container, error) {
 		Runtime: state.Runtime{Path: rt, Args: []string{"--root", r.dir.RuntimeRoot()}},
 		Command: r.opts.Args,
 	}
+	if r.opts.Image != "" {
+		rec.Image = r.source.lower[0]
+	}
 	c, err := r.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
 		// A dead one gives its name away.

@@ -67,7 +67,14 @@ func baseSpec(rootfs string, o Options, u execUser) *specs.Spec {
 			},
 		},
 	}
-	if o.Net != NetHost {
+	if o.Net == NetHost {
+		// The host's network is of little use without its names.
+		for _, name := range []string{"/etc/hosts", "/etc/resolv.conf"} {
+			if fi, err := os.Stat(name); err == nil && fi.Mode().IsRegular() {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: name, Type: "bind", Source: name, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev", "noexec"}})
+			}
+		}
+	} else {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	}
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {

@@ -56,7 +56,9 @@ type Record struct {
 	Created time.Time `json:"created"`
 	Runtime Runtime   `json:"runtime"`
 	Bundle  string    `json:"bundle"`
-	Command []string  `json:"command"`
+	// Image is the root of the unpacked image that it uses, if any.
+	Image   string   `json:"image,omitempty"`
+	Command []string `json:"command"`
 	// Labelled tells whether content outside the container's own folder
 	// carries its label, so that the label must not be given out again.
 	Labelled bool `json:"labelled,omitempty"`
