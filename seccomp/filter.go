@@ -88,6 +88,8 @@ type Filter struct {
 	Archs   []syscalls.Arch
 	Default Action
 	Rules   []*Rule
+
+	withoutStub bool // libseccomp alone, for its own tests
 }
 
 // ErrDisabled is the answer to resolving a profile that switches seccomp off.
@@ -160,7 +162,7 @@ type LinuxSeccomp struct {
 	DefaultAction    string         `json:"defaultAction"`
 	DefaultErrnoRet  *uint          `json:"defaultErrnoRet,omitempty"`
 	Architectures    []string       `json:"architectures,omitempty"`
-	Flags            []string       `json:"flags,omitempty"`
+	Flags            []string       `json:"flags,omitzero"`
 	ListenerPath     string         `json:"listenerPath,omitempty"`
 	ListenerMetadata string         `json:"listenerMetadata,omitempty"`
 	Syscalls         []LinuxSyscall `json:"syscalls,omitempty"`

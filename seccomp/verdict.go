@@ -231,7 +231,7 @@ func (f *Filter) fillCompat(b *builder, tables []*abiTable) diag.List {
 	permissive := f.Default == cbpf.Allow || f.Default == cbpf.Log || f.Default.Base() == cbpf.TraceBase
 	otherwise := b.action(f.Default)
 	for _, t := range tables {
-		t.enosys = !permissive && t.largest > 0
+		t.enosys = !permissive && t.largest > 0 && !f.withoutStub
 		for i := range t.calls {
 			s := &t.calls[i]
 			if s.tree == nil {
