@@ -27,6 +27,7 @@ var selinuxVerbs = []func(*env) *cobra.Command{
 	newSELinuxIsolateCommand,
 	newSELinuxLabelCommand,
 	newSELinuxMemberCommand,
+	newSELinuxPreflightCommand,
 	newSELinuxReencodeCommand,
 	newSELinuxRelabelCommand,
 	newSELinuxSearchCommand,
