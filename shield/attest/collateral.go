@@ -23,8 +23,9 @@ var intelRootPEM []byte
 var amdRootsPEM []byte
 
 var (
-	intelRoot = mustCertificates(intelRootPEM)[0]
-	amdCerts  = mustCertificates(amdRootsPEM)
+	intelRoot    = mustCertificates(intelRootPEM)[0]
+	intelSigners = mustCertificates(intelRootPEM)[1:] // of TCB info and identities
+	amdCerts     = mustCertificates(amdRootsPEM)
 )
 
 func mustCertificates(b []byte) []*x509.Certificate {

@@ -443,7 +443,7 @@ func TestCollateralForms(t *testing.T) {
 		"wide signature": `{"tcbInfo":{"tcbLevels":[]},"signature":[256]}`,
 		"damaged PEM":    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
 	} {
-		p := Policy{AllowMissingCollateral: true}
+		p := Policy{AllowMissingCollateral: true, Collateral: Collateral{Certificates: []*x509.Certificate{v.tcb}}}
 		p.Collateral.Add(name, []byte(file))
 		if _, err := Verify(q, p, testNow); err == nil || !strings.HasPrefix(Fields(err)[0], "collateral") {
 			t.Errorf("%s: %v", name, err)

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -339,7 +340,9 @@ func (p *Policy) tcbInfo(tee TEE, k *pck, now time.Time) (*tcbInfo, error) {
 	var reason error
 	for _, s := range p.Collateral.TCBInfo {
 		field := "collateral.tcb_info"
-		if err := p.Collateral.signed(&s, field); err != nil {
+		// Before anything else: collateral that is there but damaged is never passed
+		// over as belonging to another platform.
+		if _, err := p.Collateral.signer(&s, field, now); err != nil {
 			return nil, err
 		}
 		var t tcbInfo
@@ -384,7 +387,7 @@ func (p *Policy) qeIdentity(tee TEE, now time.Time) (*qeIdentity, error) {
 	var reason error
 	for _, s := range p.Collateral.QEIdentity {
 		field := "collateral.qe_identity"
-		if err := p.Collateral.signed(&s, field); err != nil {
+		if _, err := p.Collateral.signer(&s, field, now); err != nil {
 			return nil, err
 		}
 		var id qeIdentity
@@ -427,7 +430,7 @@ func (p *Policy) current(s *Signed, field, issued, next string, number uint32, n
 	case number < p.MinTCBNumber:
 		return bad(field, "%s has evaluation number %d, the policy asks for at least %d", s.Name, number, p.MinTCBNumber)
 	}
-	signer, err := p.Collateral.signer(s, field)
+	signer, err := p.Collateral.signer(s, field, now)
 	if err != nil {
 		return err
 	}
@@ -440,26 +443,38 @@ func (p *Policy) current(s *Signed, field, issued, next string, number uint32, n
 
 const tcbSigner = "Intel SGX TCB Signing"
 
-// signed checks a document's signature, whenever it was made: collateral that is
-// there but damaged is never passed over as belonging to another platform.
-func (c *Collateral) signed(s *Signed, field string) error {
-	_, err := c.signer(s, field)
-	return err
+// hasIntelChain says whether the collateral brings an issuer chain of its own. If
+// so, that one has to do; if not, the certificates that come with the program are used.
+func (c *Collateral) hasIntelChain() bool {
+	return slices.ContainsFunc(c.Certificates, func(x *x509.Certificate) bool { return bytes.Equal(x.RawIssuer, intelRoot.RawSubject) })
 }
 
-// signer finds the certificate that signed a document.
-func (c *Collateral) signer(s *Signed, field string) (*x509.Certificate, error) {
+// signer finds the certificate that signed a document: one that is valid at the
+// time if there is one. Intel renewed it with the same key.
+func (c *Collateral) signer(s *Signed, field string, now time.Time) (*x509.Certificate, error) {
+	var signer *x509.Certificate
 	found := false
-	for _, cert := range c.Certificates {
+	certs := c.Certificates
+	if !c.hasIntelChain() {
+		certs = intelSigners
+	}
+	for _, cert := range certs {
 		if cert.Subject.CommonName != tcbSigner || cert.CheckSignatureFrom(intelRoot) != nil {
 			continue
 		}
 		found = true
-		if k, ok := cert.PublicKey.(*ecdsa.PublicKey); ok && k.Curve == elliptic.P256() && verifyP256(k, s.Body, s.Signature) {
-			return cert, nil
+		k, ok := cert.PublicKey.(*ecdsa.PublicKey)
+		if !ok || k.Curve != elliptic.P256() || !verifyP256(k, s.Body, s.Signature) {
+			continue
+		}
+		if signer == nil || validAt(cert, now) == "" {
+			signer = cert
 		}
 	}
-	if !found {
+	switch {
+	case signer != nil:
+		return signer, nil
+	case !found:
 		return nil, bad("collateral.tcb_signing_chain", "no certificate %q that Intel's root issued, to verify %s", tcbSigner, s.Name)
 	}
 	return nil, bad(field, "%s: signature does not verify", s.Name)
