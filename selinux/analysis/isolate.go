@@ -354,12 +354,12 @@ func (iso *isolation) reason(a *ss.Context, c *policydb.Class, bit uint32, domin
 		}
 	}
 	if !compares {
-		return fmt.Sprintf("no constraint on %s %s compares levels", c.Name, c.PermissionName(bits(bit)))
+		return fmt.Sprintf("no constraint on %s %s compares levels", c.Name, c.PermissionName(lowestBit(bit)))
 	}
 	return fmt.Sprintf("the constraints that compare levels exempt %s", iso.p.TypeName(a.Type()))
 }
 
-func bits(mask uint32) int {
+func lowestBit(mask uint32) int {
 	for i := range 32 {
 		if mask&(1<<i) != 0 {
 			return i
