@@ -115,6 +115,9 @@ func (b *build) header() *blob.Profile {
 	if rp.Flags.Hat {
 		p.Flags |= blob.FlagHat
 	}
+	if d := rp.Decl; s.level == Level4 && rp.Flags.Debug && d != nil && len(d.Flags) > 0 && d.Flags[0].Value == "debug" {
+		p.Flags |= 1 << 1 // behind another flag it gets lost there
+	}
 	if rp.Flags.Interruptible && s.interruptible {
 		p.Flags |= 1 << 3
 	}
