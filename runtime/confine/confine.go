@@ -50,6 +50,9 @@ type Plan struct {
 	oci.Confinement
 	// Step is what the last step does; nil when there is none.
 	Step *laststep.Config
+	// StepLabel is the SELinux context of what is handed over; empty where
+	// SELinux is off.
+	StepLabel string
 	// Seccomp and Landlock are what is to be in force through the step.
 	Seccomp  *effective.Seccomp
 	Landlock *effective.Landlock
@@ -203,6 +206,7 @@ func (plan *Plan) byStep(h Host, p policy.Policy, r Request) error {
 	}
 	plan.Init = r.Init
 	plan.Step = step
+	plan.StepLabel = h.StepLabel()
 	return nil
 }
 

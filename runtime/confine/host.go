@@ -36,6 +36,15 @@ type Host struct {
 	Cache Cache
 }
 
+// StepLabel is the context of what all containers may read and execute; empty
+// where SELinux is off.
+func (h Host) StepLabel() string {
+	if !h.SELinux {
+		return ""
+	}
+	return h.FileContext
+}
+
 // Contexts that engines use where the policy's own file does not say.
 const (
 	defaultProcessContext = "system_u:system_r:container_t:s0"

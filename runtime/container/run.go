@@ -61,7 +61,8 @@ type Options struct {
 	Hostname string
 	TTY      bool
 	Args     []string
-	// OnMismatch is OnMismatchKill or OnMismatchWarn; Warn is told of the latter.
+	// OnMismatch is OnMismatchKill or OnMismatchWarn; Warn is told of what does not
+	// keep the container from running.
 	OnMismatch string
 	Warn       func(error)
 	// Runtime is the name or path of the OCI runtime.
@@ -315,10 +316,13 @@ func (r *run) resolve(level string) (err error) {
 		}
 	}
 	switch r.init, err = handover.Find(); {
-	case err == nil:
+	case r.init != "":
 		req.Init = handover.Path(firstFD)
+	case err == nil: // none is wanted
 	case !errors.Is(err, handover.ErrNoInit) || os.Getenv(handover.EnvInit) != "":
 		return err
+	default:
+		r.warn(fmt.Errorf("%w: the OCI runtime filters system calls; there is no Landlock, and no check before the command runs", err))
 	}
 	r.plan, err = confine.Resolve(r.host, r.opts.Policy, req)
 	return err
@@ -399,7 +403,7 @@ func (r *run) start() (int, error) {
 // handOver puts the last step, its configuration, the gate and the workload's
 // standard error behind the standard streams.
 func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
-	program, err := handover.Program(r.init)
+	program, err := handover.Program(r.init, r.plan.StepLabel)
 	if err != nil {
 		return nil, err
 	}
@@ -423,7 +427,7 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
 		}
 		cmd.Stderr = f
 	}
-	if files[1], err = handover.Config(&step); err != nil {
+	if files[1], err = handover.Config(&step, r.plan.StepLabel); err != nil {
 		program.Close()
 		g.close()
 		return nil, err
@@ -448,10 +452,16 @@ func (r *run) verify(pid int) error {
 	}
 	e := &MismatchError{mismatches}
 	if r.opts.OnMismatch == OnMismatchWarn {
-		r.opts.Warn(e)
+		r.warn(e)
 		return nil
 	}
 	return e
+}
+
+func (r *run) warn(err error) {
+	if r.opts.Warn != nil {
+		r.opts.Warn(err)
+	}
 }
 
 // What to do with a container of which less is in force than was asked for.

@@ -30,11 +30,16 @@ const EnvInit = "PALISADE_INIT"
 // ErrNoInit says that palisade-init was not found.
 var ErrNoInit = errors.New("palisade-init not found")
 
+// None, as the value of PALISADE_INIT, says that no last step is wanted.
+const None = "none"
+
 // Find returns the path of palisade-init: the one that PALISADE_INIT names, or
-// the one beside the running program, or an installed one. The error wraps
-// [ErrNoInit].
+// the one beside the running program, or an installed one; empty when none is
+// wanted. The error wraps [ErrNoInit].
 func Find() (string, error) {
-	if p := os.Getenv(EnvInit); p != "" {
+	if p := os.Getenv(EnvInit); p == None {
+		return "", nil
+	} else if p != "" {
 		if !isProgram(p) {
 			return "", fmt.Errorf("%s: %w", p, ErrNoInit)
 		}
@@ -64,12 +69,15 @@ func isProgram(p string) bool {
 func Path(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // Program opens the program at path so that nobody can write to it through the
-// descriptor.
-func Program(path string) (*os.File, error) {
-	if f, err := detached(path); err == nil {
-		return f, nil
+// descriptor. Where SELinux is on it is a copy with the label, which containers
+// may execute; an empty label leaves the program's own.
+func Program(path, label string) (*os.File, error) {
+	if label == "" {
+		if f, err := detached(path); err == nil {
+			return f, nil
+		}
 	}
-	return copied(path)
+	return copied(path, label)
 }
 
 // detached is the program on a read-only mount of its own.
@@ -87,18 +95,18 @@ func detached(path string) (*os.File, error) {
 }
 
 // copied is the program in memory, sealed.
-func copied(path string) (*os.File, error) {
+func copied(path, label string) (*os.File, error) {
 	src, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	return sealed("palisade-init", src)
+	return sealed("palisade-init", src, label)
 }
 
-// Config is a configuration in memory, sealed.
-func Config(c *laststep.Config) (*os.File, error) {
-	return sealed("palisade-config", bytesReader(c.Encode()))
+// Config is a configuration in memory, sealed, with the label if there is one.
+func Config(c *laststep.Config, label string) (*os.File, error) {
+	return sealed("palisade-config", bytesReader(c.Encode()), label)
 }
 
 // bytesReader hands its bytes over in one piece.
@@ -111,7 +119,7 @@ func (b bytesReader) WriteTo(w io.Writer) (int64, error) {
 
 func (b bytesReader) Read([]byte) (int, error) { return 0, io.EOF }
 
-func sealed(name string, content io.Reader) (*os.File, error) {
+func sealed(name string, content io.Reader, label string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
@@ -119,6 +127,11 @@ func sealed(name string, content io.Reader) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), name)
 	if _, err := io.Copy(f, content); err != nil {
 		return nil, errors.Join(err, f.Close())
+	}
+	if label != "" {
+		if err := unix.Fsetxattr(fd, "security.selinux", append([]byte(label), 0), 0); err != nil {
+			return nil, errors.Join(fmt.Errorf("label %s: %w", name, err), f.Close())
+		}
 	}
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {

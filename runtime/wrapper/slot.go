@@ -95,6 +95,9 @@ func (w *wrapper) slot(p policy.Policy) (*slot, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if program == "" {
+		return nil, nil
+	}
 	s := w.place
 	s.program = program
 	return &s, nil
@@ -116,12 +119,12 @@ func listenFDs() int {
 }
 
 // handOver puts the step and its configuration where the runtime finds them.
-func (w *wrapper) handOver(s *slot, step *laststep.Config) error {
-	program, err := handover.Program(s.program)
+func (w *wrapper) handOver(s *slot, step *laststep.Config, label string) error {
+	program, err := handover.Program(s.program, label)
 	if err != nil {
 		return err
 	}
-	config, err := handover.Config(step)
+	config, err := handover.Config(step, label)
 	if err != nil {
 		return err
 	}

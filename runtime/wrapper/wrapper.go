@@ -240,7 +240,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 		if err := state.WriteFile(c.Path(state.StepFile), plan.Step.Encode(), 0o600); err != nil {
 			return err
 		}
-		if err := w.handOver(slot, plan.Step); err != nil {
+		if err := w.handOver(slot, plan.Step, plan.StepLabel); err != nil {
 			return err
 		}
 	}
@@ -296,7 +296,7 @@ func (w *wrapper) exec() error {
 			return fmt.Errorf("exec in %s: %w", rec.ID, errNoSlot)
 		}
 		conf.Init = slot.path()
-		if err := w.handOver(slot, step); err != nil {
+		if err := w.handOver(slot, step, confine.ReadHost().StepLabel()); err != nil {
 			return err
 		}
 	}
