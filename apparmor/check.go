@@ -14,12 +14,15 @@ import (
 // supports tells whether the kernel and the policy's abi both have a feature;
 // without a kernel everything is.
 func (r *resolver) supports(path string) bool {
-	return r.env.Kernel == nil || Has2(r.policy.ABI, r.env.Kernel, path)
+	return r.env.Kernel == nil || BothHave(r.policy.ABI, r.env.Kernel, path)
 }
 
 // glob checks one glob.
 func (r *resolver) glob(g string, at diag.Span, nullOK bool) {
 	if err := checkGlob(g, nullOK); err != nil {
+		if len(g) > 100 {
+			g = g[:100] + "…"
+		}
 		r.errorf(at, "AA-GLOB", "'%s' is no valid pattern: %s", g, err)
 	}
 }

@@ -159,9 +159,9 @@ func (f *Features) Words(path string) []string {
 	return strings.Fields(v)
 }
 
-// Has2 tells whether both sets have the path: a class is compiled only when
+// BothHave tells whether both sets have the path: a class is compiled only when
 // the policy's abi and the kernel both have it. A nil set has everything.
-func Has2(policy, kernel *Features, path string) bool {
+func BothHave(policy, kernel *Features, path string) bool {
 	return (policy == nil || policy.Has(path)) && (kernel == nil || kernel.Has(path))
 }
 

@@ -411,6 +411,11 @@ func TestBounds(t *testing.T) {
 	for i := 1; i < 40; i++ {
 		bomb += fmt.Sprintf("@{A%d} = @{A%d}@{A%d}\n", i, i-1, i-1)
 	}
+	var values strings.Builder
+	for i := range 16000 {
+		fmt.Fprintf(&values, " %d0123456789012345678901234567890123456789", i)
+	}
+	big := "@{A} =" + values.String() + "\n" + in(strings.Repeat("/x/@{A} r,\n", 20000))
 	selfInclude := fstest.MapFS{"i/p": {Data: []byte("profile x {\n include <p>\n}\n")}}
 	for _, c := range []struct {
 		text string
@@ -418,6 +423,7 @@ func TestBounds(t *testing.T) {
 		want string
 	}{
 		{bomb + in("/@{A39} r,"), Env{}, "AA-VARIABLE"},
+		{big, Env{}, "AA-VARIABLE"},
 		{in(strings.Repeat("^h {", 6000)), Env{}, "AA-SYNTAX"},
 		{in("if " + strings.Repeat("not ", 6000) + "true { }"), Env{}, "AA-SYNTAX"},
 		{"include <p>\n", Env{FS: selfInclude, Search: []string{"i"}}, "AA-INCLUDE-DEPTH"},

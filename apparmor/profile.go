@@ -4,7 +4,6 @@ package apparmor
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -257,13 +256,10 @@ func (r *resolver) finishProfile(d *profileDraft, parent *ResolvedProfile) *Reso
 	}
 
 	// The names of the profile are variables of its rules.
-	saved := maps.Clone(r.vars)
-	defer func() { r.vars = saved }()
-	r.vars = maps.Clone(r.vars)
-	r.vars["profile_name"] = newSetVariable(escapeGlob(p.Name))
+	defer r.declare("profile_name", escapeGlob(p.Name))()
 	if p.Attachment != "" {
-		r.vars["attach_path"] = newSetVariable(p.Attachment)
-		r.vars["exec_path"] = newSetVariable(p.Attachment)
+		defer r.declare("attach_path", p.Attachment)()
+		defer r.declare("exec_path", p.Attachment)()
 	}
 	drafts := r.implied(d, p)
 	for _, dr := range drafts {
@@ -282,6 +278,19 @@ func (r *resolver) finishProfile(d *profileDraft, parent *ResolvedProfile) *Reso
 	}
 	r.checkProfile(p)
 	return p
+}
+
+// declare sets a variable until the function that it returns is called.
+func (r *resolver) declare(name, value string) (restore func()) {
+	old, had := r.vars.m[name]
+	r.vars.m[name] = newSetVariable(value)
+	return func() {
+		if had {
+			r.vars.m[name] = old
+		} else {
+			delete(r.vars.m, name)
+		}
+	}
 }
 
 // disconnected completes the path of attach_disconnected.

@@ -60,7 +60,7 @@ func Resolve(file *File, env Env) (*Policy, diag.List) {
 	r := &resolver{
 		env:    env,
 		policy: &Policy{Files: []*File{file}},
-		vars:   variableSet{},
+		vars:   &variableSet{m: map[string]*variableValue{}},
 		parsed: map[string]*File{},
 		once:   map[string]bool{},
 	}
@@ -84,7 +84,7 @@ type resolver struct {
 	env    Env
 	diags  diag.List
 	policy *Policy
-	vars   variableSet
+	vars   *variableSet
 	alias  []aliasRule
 	parsed map[string]*File
 	once   map[string]bool // the include cache of the current scope
@@ -203,7 +203,7 @@ func (r *resolver) addAlias(a *Alias) {
 }
 
 func (r *resolver) assign(v *VarAssign) {
-	old := r.vars[v.Name]
+	old := r.vars.m[v.Name]
 	switch v.Op {
 	case AssignAdd:
 		switch {
@@ -231,7 +231,7 @@ func (r *resolver) assign(v *VarAssign) {
 	for _, w := range v.Values {
 		n.values[w.Value] = true
 	}
-	r.vars[v.Name] = n
+	r.vars.m[v.Name] = n
 }
 
 func (r *resolver) assignBool(v *BoolAssign) {
@@ -240,7 +240,7 @@ func (r *resolver) assignBool(v *BoolAssign) {
 		r.errorf(v.Span(), "AA-VAR-KIND", "+= does not go with a boolean variable")
 		return
 	}
-	if r.vars[v.Name] != nil {
+	if r.vars.m[v.Name] != nil {
 		switch v.Op {
 		case AssignSet:
 			r.errorf(v.Span(), "AA-VAR-REDECLARED", "variable $%s is declared already", v.Name)
@@ -249,7 +249,7 @@ func (r *resolver) assignBool(v *BoolAssign) {
 			return
 		}
 	}
-	r.vars[v.Name] = &variableValue{boolean: true, value: value}
+	r.vars.m[v.Name] = &variableValue{boolean: true, value: value}
 }
 
 func (r *resolver) eval(e Expr) bool {

@@ -15,14 +15,28 @@ import (
 // Bounds of variable expansion: what a hostile text may make of a few lines.
 const (
 	maxVarValues = 1 << 14
-	maxExpanded  = 1 << 20
+	maxExpanded  = 1 << 20 // bytes of one variable's values, or of one glob
+	maxAllText   = 1 << 26 // bytes of them all
 )
+
+var errAllText = errors.New("the variables of this policy expand to too much text")
 
 // variableSet is the symbol table. Set and boolean variables share one name
 // space.
 //
 // Source: parser/symtab.cc, parser/variable.cc.
-type variableSet map[string]*variableValue
+type variableSet struct {
+	m     map[string]*variableValue
+	spent int // bytes that expansions have made
+}
+
+// spend counts bytes against what one policy may make.
+func (vs *variableSet) spend(n int) error {
+	if vs.spent += n; vs.spent > maxAllText {
+		return errAllText
+	}
+	return nil
+}
 
 type variableValue struct {
 	boolean   bool // a boolean variable
@@ -102,8 +116,8 @@ func variableName(v string) (string, error) {
 
 // expand gives the values of a set variable with the variables in them
 // replaced, sorted. The first expansion holds: values added later do not count.
-func (vs variableSet) expand(name string) ([]string, error) {
-	v := vs[name]
+func (vs *variableSet) expand(name string) ([]string, error) {
+	v := vs.m[name]
 	if v == nil {
 		return nil, fmt.Errorf("variable @{%s} is not declared", name)
 	}
@@ -120,7 +134,7 @@ func (vs variableSet) expand(name string) ([]string, error) {
 	defer func() { v.expanding = false }()
 	work := slices.Sorted(maps.Keys(v.values))
 	done := map[string]bool{}
-	size := 0
+	size, counted := 0, 0
 	for i := 0; i < len(work); i++ {
 		prefix, ref, suffix, ok := splitVariable(work[i])
 		if !ok {
@@ -134,7 +148,7 @@ func (vs variableSet) expand(name string) ([]string, error) {
 			}
 			return nil, err
 		}
-		if r := vs[rn]; r != nil && r.expanding {
+		if r := vs.m[rn]; r != nil && r.expanding {
 			return nil, fmt.Errorf("variable @{%s} refers to itself through @{%s}", rn, name)
 		}
 		values, err := vs.expand(rn)
@@ -148,6 +162,10 @@ func (vs variableSet) expand(name string) ([]string, error) {
 		if len(work) > maxVarValues || size > maxExpanded {
 			return nil, fmt.Errorf("variable @{%s} expands to too many values", name)
 		}
+		if err := vs.spend(size - counted); err != nil {
+			return nil, err
+		}
+		counted = size
 	}
 	v.expanded = slices.Sorted(maps.Keys(done))
 	return v.expanded, nil
@@ -155,7 +173,7 @@ func (vs variableSet) expand(name string) ([]string, error) {
 
 // inGlob replaces the variables in a glob, each by the alternation of its
 // values. Slashes that a value brings along next to one in the text go away.
-func (vs variableSet) inGlob(s string) (string, error) {
+func (vs *variableSet) inGlob(s string) (string, error) {
 	var out strings.Builder
 	for {
 		prefix, ref, suffix, ok := splitVariable(s)
@@ -177,6 +195,9 @@ func (vs variableSet) inGlob(s string) (string, error) {
 		}
 		// AppArmor 3 and 4 trim every alternation; 6 leaves one alone that only
 		// slashes stand before, where the path then never matches.
+		if err := vs.spend(0); err != nil {
+			return "", err
+		}
 		trimLeft := strings.HasSuffix(prefix, "/") && (len(values) > 1 || strings.Trim(prefix, "/") != "")
 		trimRight := strings.HasPrefix(suffix, "/")
 		var b strings.Builder
@@ -200,6 +221,9 @@ func (vs variableSet) inGlob(s string) (string, error) {
 		}
 		out.WriteString(prefix)
 		s = b.String() + suffix
+		if err := vs.spend(len(s)); err != nil {
+			return "", err
+		}
 		if out.Len()+len(s) > maxExpanded {
 			return "", fmt.Errorf("%.40s… grows too large when its variables are replaced", prefix+ref)
 		}
@@ -208,7 +232,7 @@ func (vs variableSet) inGlob(s string) (string, error) {
 
 // eval evaluates a condition. Errors are about names and values that do not
 // fit.
-func (vs variableSet) eval(e Expr, fail func(n Node, err error)) bool {
+func (vs *variableSet) eval(e Expr, fail func(n Node, err error)) bool {
 	switch e := e.(type) {
 	case *Paren:
 		return vs.eval(e.X, fail)
@@ -221,7 +245,7 @@ func (vs variableSet) eval(e Expr, fail func(n Node, err error)) bool {
 		x, y := vs.eval(e.X, fail), vs.eval(e.Y, fail)
 		return x || y
 	case *BoolVar:
-		v := vs[e.Name]
+		v := vs.m[e.Name]
 		switch {
 		case v == nil:
 			fail(e, fmt.Errorf("boolean variable $%s is not declared", e.Name))
@@ -232,7 +256,7 @@ func (vs variableSet) eval(e Expr, fail func(n Node, err error)) bool {
 		}
 		return v.value
 	case *Defined:
-		v := vs[e.Name]
+		v := vs.m[e.Name]
 		return v != nil && v.boolean == e.Bool
 	case *Literal:
 		switch {
@@ -248,7 +272,7 @@ func (vs variableSet) eval(e Expr, fail func(n Node, err error)) bool {
 	return false
 }
 
-func (vs variableSet) operandSet(o Operand) ([]string, error) {
+func (vs *variableSet) operandSet(o Operand) ([]string, error) {
 	name, err := variableName(o.Word.Value)
 	if err != nil {
 		return []string{o.Word.Value}, nil
@@ -256,7 +280,7 @@ func (vs variableSet) operandSet(o Operand) ([]string, error) {
 	return vs.expand(name)
 }
 
-func (vs variableSet) compare(e *Compare, fail func(n Node, err error)) bool {
+func (vs *variableSet) compare(e *Compare, fail func(n Node, err error)) bool {
 	l, err := vs.operandSet(e.Left)
 	if err != nil {
 		fail(e, err)

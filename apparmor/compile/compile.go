@@ -61,7 +61,7 @@ type support struct {
 
 func supported(policy *apparmor.Features, o Options) support {
 	k := o.Kernel
-	both := func(path string) bool { return apparmor.Has2(policy, k, path) }
+	both := func(path string) bool { return apparmor.BothHave(policy, k, path) }
 	kernel := func(path string) bool { return k == nil || k.Has(path) }
 	s := support{
 		network: both("network"), netV8: both("network_v8"), netV9: both("network_v9"),
