@@ -274,8 +274,16 @@ restorer_end:
 /* Copies between the program's memory and ours. A fault inside answers -1. */
 	.globl ucopy, ucopy_begin, ucopy_end, ucopy_fault
 ucopy:
-	mov	%rdx, %rcx
+	cmp	$16, %rdx		/* times and vectors: rep takes long to begin */
+	jne	1f
 ucopy_begin:
+	mov	(%rsi), %rax
+	mov	8(%rsi), %rcx
+	mov	%rax, (%rdi)
+	mov	%rcx, 8(%rdi)
+	xor	%eax, %eax
+	ret
+1:	mov	%rdx, %rcx
 	rep movsb
 ucopy_end:
 	xor	%eax, %eax

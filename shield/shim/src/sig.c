@@ -11,7 +11,7 @@
 extern char __executable_start[], etext[];
 extern char hook_stored[], crit[], sys_any[], sys_any_done[], sys_len[], sys_len_done[], hook_more[], check[], check_end[],
 	out[], out_end[], pass_sys[], pass_done[], pass_end[], fin_done[], fin_end[], sig_entry[], sig_go_done[],
-	sig_go_end[], restorer_end[], ucopy_begin[], ucopy_fault[], hw_begin[], hw_done[];
+	sig_go_end[], restorer_end[], ucopy_begin[], ucopy_end[], ucopy_fault[], hw_begin[], hw_done[];
 
 #define IN(a, b) (rip >= (u64)(a) && rip < (u64)(b))
 #define FAULTS (SIGBIT(SIGSEGV) | SIGBIT(SIGBUS) | SIGBIT(4) | SIGBIT(5) | SIGBIT(8))
@@ -78,7 +78,7 @@ static void put_off(struct thread *t, struct siginfo *si, struct ucontext *uc)
 u64 sig_dispatch(int sig, struct siginfo *si, struct ucontext *uc, u64 *mask)
 {
 	struct thread *t = self();
-	if (uc->rip == (u64)ucopy_begin && (sig == SIGSEGV || sig == SIGBUS) && si->code > 0) {
+	if (uc->rip >= (u64)ucopy_begin && uc->rip < (u64)ucopy_end && (sig == SIGSEGV || sig == SIGBUS) && si->code > 0) {
 		uc->rip = (u64)ucopy_fault;
 		return 0;
 	}
