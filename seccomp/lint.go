@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,7 +55,8 @@ func (f *Filter) Lint() []Finding {
 	l := &linter{f: f}
 	v, err := f.decide(Compat)
 	if err != nil {
-		if ds, ok := err.(diag.List); ok {
+		var ds diag.List
+		if errors.As(err, &ds) {
 			for _, d := range ds {
 				if d.Code == "SEC-CONFLICT" {
 					d.Code = "SEC-LINT-CONFLICT"

@@ -224,10 +224,12 @@ func suiteAction(s string) (Action, error) {
 // little-endian ones, +NAME that one, -NAME not that one; those that the filter
 // has count.
 func suiteArchs(list string, f *Filter) (out []syscalls.Arch) {
-	names := map[string]syscalls.Arch{"x86": syscalls.X86, "x86_64": syscalls.X86_64, "x32": syscalls.X32, "arm": syscalls.ARM, "aarch64": syscalls.ARM64,
+	names := map[string]syscalls.Arch{
+		"x86": syscalls.X86, "x86_64": syscalls.X86_64, "x32": syscalls.X32, "arm": syscalls.ARM, "aarch64": syscalls.ARM64,
 		"mipsel": syscalls.MIPSEL, "mipsel64": syscalls.MIPSEL64, "mipsel64n32": syscalls.MIPSEL64N32, "ppc64le": syscalls.PPC64LE, "riscv64": syscalls.RISCV64,
 		"mips": syscalls.MIPS, "mips64": syscalls.MIPS64, "mips64n32": syscalls.MIPS64N32, "ppc": syscalls.PPC, "ppc64": syscalls.PPC64, "s390": syscalls.S390, "s390x": syscalls.S390X,
-		"parisc": syscalls.PARISC, "parisc64": syscalls.PARISC64}
+		"parisc": syscalls.PARISC, "parisc64": syscalls.PARISC64,
+	}
 	pick := map[syscalls.Arch]bool{}
 	native := syscalls.X86_64
 	for _, part := range strings.Split(list, ",") {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/palisade-sec/palisade/cbpf"
 	"github.com/palisade-sec/palisade/seccomp/syscalls"
@@ -100,16 +99,6 @@ func (p *Program) Mean(weights map[string]float64) float64 {
 		return 0
 	}
 	return sum / total
-}
-
-// names lists the calls that weights have for an ABI, sorted.
-func (w *Weights) names(a syscalls.Arch) []string {
-	var out []string
-	for n := range w.Counts[a] {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // weightsFile is the JSON that ParseWeights reads and WriteWeights makes.

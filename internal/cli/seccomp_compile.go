@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/cbpf"
 	"github.com/palisade-sec/palisade/seccomp"
@@ -92,6 +93,12 @@ func (e *env) readWeights(name string) (*seccomp.Weights, error) {
 	return w, nil
 }
 
+// isTerminal tells whether standard output is one.
+func isTerminal() bool {
+	_, err := unix.IoctlGetTermios(1, unix.TCGETS)
+	return err == nil
+}
+
 func (e *env) seccompCompile(t *seccompTarget, profile, weights, output string) error {
 	h, mode, err := t.host()
 	if err != nil {
@@ -140,6 +147,11 @@ func (e *env) seccompCompile(t *seccompTarget, profile, weights, output string) 
 		}
 	}
 	if !e.json {
+		if output == "" {
+			if isTerminal() {
+				return fail(errors.New("a filter is binary, and standard output is a terminal")).hint("use -o FILE, --json, or 'palisade seccomp disasm %s'", name)
+			}
+		}
 		if output == "" || output == "-" {
 			_, err = e.stdout.Write(p.Bytes())
 		}
