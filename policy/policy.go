@@ -203,9 +203,9 @@ func (p Policy) Clone() Policy {
 	return p
 }
 
-// Meet is what both p and q allow, under p's name: the policy of a workload
-// that has to obey both. Of two AppArmor profiles and of two labels p's is
-// taken, since a process has only one.
+// Meet is at most what both p and q allow, under p's name: the policy of a
+// workload that has to obey both. Of two AppArmor profiles and of two labels p's
+// is taken, since a process has only one.
 func (p Policy) Meet(q Policy) Policy {
 	m := p.Clone()
 	q = q.Clone()
@@ -232,6 +232,14 @@ func (p Policy) Meet(q Policy) Policy {
 	}
 	if m.Files == nil {
 		m.Files = q.Files
+	} else if q.Files != nil {
+		// Two patterns can overlap without being equal; what only one of the
+		// policies spells out is left out, which is safe.
+		m.Files.Read = intersect(m.Files.Read, q.Files.Read)
+		m.Files.Write = intersect(m.Files.Write, q.Files.Write)
+		m.Files.Append = intersect(m.Files.Append, q.Files.Append)
+		m.Files.Execute = intersect(m.Files.Execute, q.Files.Execute)
+		m.Files.Deny = union(m.Files.Deny, q.Files.Deny)
 	}
 	if m.AppArmor.Profile == "" {
 		m.AppArmor = q.AppArmor
