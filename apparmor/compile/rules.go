@@ -339,7 +339,9 @@ func (r *rules) automaton(s support, kind blob.Kind) (*blob.Automaton, error) {
 		return nil, err
 	}
 	// The trap and the start stand for the first entry.
-	t.Accept[dfa.Trap], t.Accept2[dfa.Trap], t.Accept2[dfa.Start] = 0, 0, 0
+	for _, s := range []int{dfa.Trap, dfa.Start} {
+		t.Accept[s], t.Accept2[s] = 0, 0
+	}
 	if kind != blob.KindFile {
 		t.Accept2 = nil
 	}
