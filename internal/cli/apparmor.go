@@ -253,7 +253,11 @@ managers and editors leave behind.
 					return err
 				}
 				if ok {
-					fmt.Fprintf(e.stdout, "%s: ok, %d profiles\n", found.name, len(found.profiles))
+					plural := "s"
+					if len(found.profiles) == 1 {
+						plural = ""
+					}
+					fmt.Fprintf(e.stdout, "%s: ok, %d profile%s\n", found.name, len(found.profiles), plural)
 				}
 			}
 			if e.json {
