@@ -3,6 +3,7 @@
 package laststep
 
 import (
+	"errors"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -58,7 +59,7 @@ func Main(argv []string) {
 	}
 	if c.Stderr {
 		if err := syscall.Dup3(next, 2, 0); err != nil {
-			die(exitFailed, "standard error", err.(syscall.Errno))
+			die(exitFailed, "standard error", number(err))
 		}
 		closeFD(next)
 	}
@@ -163,7 +164,7 @@ func addPath(ruleset uintptr, p *PathRule) {
 		if err == syscall.ENOENT || err == syscall.ENOTDIR || err == syscall.EACCES {
 			return // what cannot be reached need not be allowed
 		}
-		die(exitFailed, "landlock: "+p.Path, err.(syscall.Errno))
+		die(exitFailed, "landlock: "+p.Path, number(err))
 	}
 	// The kernel's structure is packed: 12 bytes.
 	rule := struct {
@@ -292,6 +293,15 @@ func (w *workload) exec() (code int, errno syscall.Errno) {
 		return exitNotFound, errno
 	}
 	return exitNoExec, errno
+}
+
+// number is the error number of a failed system call.
+func number(err error) syscall.Errno {
+	var e syscall.Errno
+	if !errors.As(err, &e) {
+		return syscall.EINVAL
+	}
+	return e
 }
 
 func say(what string, errno syscall.Errno) {

@@ -86,9 +86,7 @@ func (t tree) set(name string, v any, keepEmpty bool) error {
 	}
 	switch s := string(b); {
 	case !keepEmpty && (s == "null" || s == `""` || s == "[]" || s == "{}" || s == "false"):
-		if _, there := t[name]; there {
-			delete(t, name)
-		}
+		delete(t, name)
 	default:
 		t[name] = b
 	}
