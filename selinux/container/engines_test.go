@@ -106,7 +106,7 @@ func engineDisk(t *testing.T) string {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	for _, dir := range []string{"srv/private", "srv/shared", "srv/box/bin"} {
+	for _, dir := range []string{"srv/private", "srv/shared", "srv/own", "srv/box/bin"} {
 		must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
 	command(t, "cp", filepath.Join(root, "bin", "busybox"), filepath.Join(root, "srv", "box", "bin", "busybox"))
@@ -221,32 +221,32 @@ func docker(s *shell, what string, options []string) {
 		return append(append([]string{"run", "--network", "none"}, options...), args...)
 	}
 	label := func(name string) string { return s.must("docker", "exec", name, "/bin/cat", "/proc/1/attr/current") }
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"one", "two"} {
 		s.must("docker", run("-d", "--name", name, "-v", "/srv/"+name+":/data:Z", "-v", "/srv/shared:/shared:z", "box", "/bin/sleep", "3600")...)
 	}
-	a, b := label("a"), label("b")
+	a, b := label("one"), label("two")
 	if !containerLabel.MatchString(a) || !containerLabel.MatchString(b) || a == b {
 		s.errorf("%s: labels %q and %q", what, a, b)
 	}
-	if got := s.must("docker", "exec", "a", "/bin/cat", "/proc/self/attr/current"); got != a {
+	if got := s.must("docker", "exec", "one", "/bin/cat", "/proc/self/attr/current"); got != a {
 		s.errorf("%s: exec runs as %q in %q", what, got, a)
 	}
-	s.must("docker", "exec", "a", "/bin/touch", "/data/mine", "/shared/ours")
-	s.must("docker", "exec", "b", "/bin/cat", "/shared/ours")
+	s.must("docker", "exec", "one", "/bin/touch", "/data/mine", "/shared/ours")
+	s.must("docker", "exec", "two", "/bin/cat", "/shared/ours")
 	// The other's volume and the host's files, mounted as they are.
-	s.denied("docker", run("--rm", "-v", "/srv/a:/theirs", "box", "/bin/ls", "/theirs")...)
-	s.denied("docker", run("--rm", "-v", "/srv/a:/theirs", "box", "/bin/touch", "/theirs/mine")...)
+	s.denied("docker", run("--rm", "-v", "/srv/one:/theirs", "box", "/bin/ls", "/theirs")...)
+	s.denied("docker", run("--rm", "-v", "/srv/one:/theirs", "box", "/bin/touch", "/theirs/mine")...)
 	s.denied("docker", run("--rm", "-v", "/etc:/host:ro", "box", "/bin/cat", "/host/shadow")...)
 	s.denied("docker", run("--rm", "-v", "/etc:/host:ro", "box", "/bin/cat", "/host/passwd")...)
 	// The other's processes, seen through the host's process table.
-	pid := s.must("docker", "inspect", "-f", "{{.State.Pid}}", "b")
+	pid := s.must("docker", "inspect", "-f", "{{.State.Pid}}", "two")
 	if out, err := s.run("docker", run("--rm", "--pid", "host", "box", "/bin/kill", "-0", pid)...); err == nil {
 		s.errorf("%s: a container may signal another: %s", what, out)
 	}
-	s.must("docker", "restart", "-t", "1", "a")
-	if again := label("a"); again != a {
+	s.must("docker", "restart", "-t", "1", "one")
+	if again := label("one"); again != a {
 		s.errorf("%s: label %q became %q over a restart", what, a, again)
 	}
-	s.must("docker", "exec", "a", "/bin/cat", "/data/mine")
-	s.must("docker", "rm", "-f", "a", "b")
+	s.must("docker", "exec", "one", "/bin/cat", "/data/mine")
+	s.must("docker", "rm", "-f", "one", "two")
 }
