@@ -12,6 +12,6 @@ oracle:: seccomp-differential
 
 FUZZTIME ?= 30s
 seccomp-fuzz: ## the seccomp fuzz targets alone
-	$(GO) test -run '^$$' -fuzz '^FuzzProfile$$' -fuzztime $(FUZZTIME) ./seccomp
-	$(GO) test -run '^$$' -fuzz '^FuzzCompileEval$$' -fuzztime $(FUZZTIME) ./seccomp
-	$(GO) test -run '^$$' -fuzz '^FuzzCBPF$$' -fuzztime $(FUZZTIME) ./cbpf
+	$(GO) test -run '^$$' -fuzz '^FuzzProfile$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./seccomp
+	$(GO) test -run '^$$' -fuzz '^FuzzCompileEval$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./seccomp
+	$(GO) test -run '^$$' -fuzz '^FuzzCBPF$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./cbpf

@@ -81,7 +81,11 @@ func (e *env) seccompRecord(ctx context.Context, o *recordOptions, args []string
 		if err != nil {
 			return err
 		}
-		if r, err = record.Start(record.Scope{PIDNamespace: fmt.Sprintf("/proc/%d/ns/pid", pid)}); err != nil {
+		scope, err := scopeOf(pid)
+		if err != nil {
+			return err
+		}
+		if r, err = record.Start(scope); err != nil {
 			return recordError(err)
 		}
 		defer r.Close()
@@ -177,17 +181,52 @@ func newCgroup() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, line := range strings.Split(string(data), "\n") {
-		before, after, ok := strings.Cut(line, " - ")
-		if f := strings.Fields(before); ok && strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
-			dir := filepath.Join(f[4], fmt.Sprintf("palisade-record-%d", os.Getpid()))
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				return "", err
-			}
-			return dir, nil
+	if root := cgroupRoot(string(data)); root != "" {
+		dir := filepath.Join(root, fmt.Sprintf("palisade-record-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return "", err
 		}
+		return dir, nil
 	}
 	return "", errors.New("no cgroup2 hierarchy is mounted")
+}
+
+// scopeOf tells the calls of a container apart: by its PID namespace, or where it
+// shares the host's, by its control group.
+func scopeOf(pid int) (record.Scope, error) {
+	file := fmt.Sprintf("/proc/%d/ns/pid", pid)
+	theirs, err := os.Readlink(file)
+	if err != nil {
+		return record.Scope{}, err
+	}
+	if ours, err := os.Readlink("/proc/self/ns/pid"); err != nil || ours != theirs {
+		return record.Scope{PIDNamespace: file}, err
+	}
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return record.Scope{}, err
+	}
+	root := ""
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		root = cgroupRoot(string(mounts))
+	}
+	for _, line := range strings.Split(string(groups), "\n") {
+		if path, ok := strings.CutPrefix(line, "0::/"); ok && path != "" && root != "" {
+			return record.Scope{Cgroup: filepath.Join(root, path)}, nil
+		}
+	}
+	return record.Scope{}, fail(fmt.Errorf("process %d shares this shell's PID namespace and has no control group of its own: its calls cannot be told apart", pid)).hint("record the command itself: palisade seccomp record -- CMD")
+}
+
+// cgroupRoot is where the version 2 hierarchy is mounted.
+func cgroupRoot(mountinfo string) string {
+	for _, line := range strings.Split(mountinfo, "\n") {
+		before, after, ok := strings.Cut(line, " - ")
+		if f := strings.Fields(before); ok && strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
+			return f[4]
+		}
+	}
+	return ""
 }
 
 // containerPID finds the first process of a container.
