@@ -22,6 +22,7 @@ var selinuxVerbs = []func(*env) *cobra.Command{
 	newSELinuxBooleanCommand,
 	newSELinuxCreateCommand,
 	newSELinuxDecideCommand,
+	newSELinuxDiffCommand,
 	newSELinuxExplainCommand,
 	newSELinuxFlowCommand,
 	newSELinuxInfoCommand,
