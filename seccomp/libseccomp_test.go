@@ -228,11 +228,10 @@ func (f *Filter) answers(a Action) bool {
 	return a == f.Default || a == cbpf.KillThread || slices.ContainsFunc(f.Rules, func(r *Rule) bool { return r.Action == a })
 }
 
-// mixed finds the comparisons of a program that are reached with different words
-// in the accumulator. libseccomp loads a word in front of a block of tests only
-// for the first jump to it that it places; another jump there may come with a
-// different word. What such a comparison answers is not what the rules say, so
-// cases that pass through one are not compared with the library.
+// mixed finds the comparisons of a program that can be reached with more than one
+// word in the accumulator. What such a comparison tests depends on the way to it,
+// so that cases which pass through one say nothing about the rules; they are not
+// compared.
 func mixed(p cbpf.Program) []bool {
 	type acc struct{ off, mask uint32 }
 	const (

@@ -217,7 +217,7 @@ func newAppArmorCheckCommand(e *env) *cobra.Command {
 	var quiet, werror bool
 	cmd := &cobra.Command{
 		Use:   "check [flags] FILE|DIR|-...",
-		Short: "say what is wrong with profiles, all of it, each with its place",
+		Short: "Say what is wrong with profiles, all of it, each with its place",
 		Long: `Reads profiles with all they include and reports every error and warning with its
 source line. Nothing is compiled and no kernel is needed. A directory stands for
 the profiles in it, without those below "disable" and without what package
@@ -338,7 +338,7 @@ func newAppArmorFmtCommand(e *env) *cobra.Command {
 	var write, list bool
 	cmd := &cobra.Command{
 		Use:   "fmt [flags] FILE|-...",
-		Short: "print profiles in one format, or rewrite them",
+		Short: "Print profiles in one format, or rewrite them",
 		Long: `Prints profiles with one statement a line and two spaces a level. Comments, the
 spelling of paths and values, and the order of everything stay as they are; the
 meaning does not change. Includes are not followed.`,
@@ -425,7 +425,7 @@ func newAppArmorGenerateCommand(e *env) *cobra.Command {
 	var c apparmor.ContainerProfile
 	cmd := &cobra.Command{
 		Use:   "generate [flags]",
-		Short: "print a profile for containers, Docker's default by name and meaning",
+		Short: "Print a profile for containers, Docker's default by name and meaning",
 		Long: `Prints the text of a profile for containers. By default it is docker-default, by
 the name under which Docker looks for it. What it denies below /proc and /sys is
 generated: the exact complement of what a container may write there (the folders

@@ -108,7 +108,7 @@ func newAppArmorCompileCommand(e *env) *cobra.Command {
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "compile [flags] FILE|-",
-		Short: "turn profiles into the binary policy that the kernel loads",
+		Short: "Turn profiles into the binary policy that the kernel loads",
 		Long: `Compiles all profiles of a file into one stream, on standard output or in the
 file of -o, which is written whole or not at all. No kernel is needed.
 

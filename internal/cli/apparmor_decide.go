@@ -206,7 +206,7 @@ func newAppArmorDecideCommand(e *env) *cobra.Command {
 	var batch bool
 	cmd := &cobra.Command{
 		Use:   "decide [flags] --profile FILE|BLOB PROFILE OPERATION...",
-		Short: "say whether a profile allows an operation, and which rule decides",
+		Short: "Say whether a profile allows an operation, and which rule decides",
 		Long: `Answers offline what the kernel would answer. The operation is written as a rule;
 with wildcards in it the question is whether all that the rule stands for is
 allowed, and a "no" comes with the shortest access that is not. PROFILE may be a

@@ -31,7 +31,7 @@ func newAppArmorExplainCommand(e *env) *cobra.Command {
 	var asProfile bool
 	cmd := &cobra.Command{
 		Use:   "explain [flags] [FILE...]",
-		Short: "say what audit lines report and which rule each of them asks for",
+		Short: "Say what audit lines report and which rule each of them asks for",
 		Long: `Reads AppArmor's audit lines (apparmor="DENIED" …) from files or standard input, in
 any form in which auditd, the kernel log, syslog or dbus-daemon write them, and
 says of each what was asked and which rule would allow it. Other lines are passed

@@ -30,7 +30,7 @@ func newAppArmorLoadCommand(e *env) *cobra.Command {
 	var add bool
 	cmd := &cobra.Command{
 		Use:   "load [flags] FILE|BLOB|-...",
-		Short: "compile profiles and load them into the running kernel",
+		Short: "Compile profiles and load them into the running kernel",
 		Long: `Compiles profiles for the running kernel and loads them; profiles that are loaded
 already are replaced, and tasks under them move to the new ones. Binary policy is
 loaded as it is. All files are compiled before anything is loaded, and the kernel
@@ -95,7 +95,7 @@ shown with the kernel's reason.
 func newAppArmorUnloadCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "unload PROFILE...",
-		Short:   "remove profiles from the running kernel",
+		Short:   "Remove profiles from the running kernel",
 		Long:    "Removes profiles with their hats and children. Tasks that run under them become\nunconfined at once.",
 		Example: "  palisade apparmor unload web :tenant:web",
 		Args:    cobra.MinimumNArgs(1),
@@ -148,7 +148,7 @@ var mediated = [][2]string{
 func newAppArmorStatusCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "say what AppArmor in the running kernel does",
+		Short: "Say what AppArmor in the running kernel does",
 		Long:  "Shows whether the kernel enforces AppArmor, what it cannot mediate, and which\nprofiles are loaded. Exit code 1 when AppArmor is not enabled.",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

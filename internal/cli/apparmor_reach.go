@@ -45,7 +45,7 @@ func newAppArmorReachCommand(e *env) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "reach [flags] --profile FILE|BLOB PROFILE",
-		Short: "list the paths that a profile can reach, as globs",
+		Short: "List the paths that a profile can reach, as globs",
 		Long: `Lists, as globs, the paths where a profile (or a stack, a//&b) has all the
 permissions asked for, computed from the automata: what allow and deny rules
 together leave. --denied lists the complement. --dead lists instead the rules of
@@ -188,7 +188,7 @@ func newAppArmorDiffCommand(e *env) *cobra.Command {
 	var features2 string
 	cmd := &cobra.Command{
 		Use:   "diff [flags] A B",
-		Short: "say where two policies decide differently, each with the shortest access",
+		Short: "Say where two policies decide differently, each with the shortest access",
 		Long: `Compares decisions, not texts: A and B are profile text, binary policy or
 kernel:NAME, and may be encoded for different kernels. For every profile and class
 it shows the shortest access that only one of them allows, and where logging or
@@ -286,7 +286,7 @@ func newAppArmorDecodeCommand(e *env) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "decode [flags] BLOB|kernel:NAME|-",
-		Short: "show what a binary policy holds",
+		Short: "Show what a binary policy holds",
 		Long: `Reads binary policy, of whichever compiler and of both formats, and shows its
 profiles: flags, capabilities, the automata and their sizes. --files adds, for
 every file permission, the paths where it is allowed, as globs. kernel:NAME is

@@ -22,7 +22,7 @@ func newHostStatusCommand(e *env) *cobra.Command {
 	var brief bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "say what this host enforces, why it matters and how to turn on what is off",
+		Short: "Say what this host enforces, why it matters and how to turn on what is off",
 		Long: `Reads the running host once and says of each mechanism whether it enforces, is
 present but off, or is absent, why it matters, and how to turn it on. Nothing is
 changed. What could not be determined is said, and is no error.`,

@@ -20,7 +20,7 @@ func newHostEnableCommand(e *env) *cobra.Command {
 	var apply, undo, dryRun, quiet bool
 	cmd := &cobra.Command{
 		Use:   "enable selinux|apparmor",
-		Short: "plan, and with --apply take, the way to SELinux or AppArmor on this host",
+		Short: "Plan, and with --apply take, the way to SELinux or AppArmor on this host",
 		Long: `Shows what this host needs so that SELinux or AppArmor confines its containers, and
 what would go wrong. Nothing is changed without --apply. The way to SELinux has three
 parts: this command before a reboot; a time in which SELinux only logs; this command

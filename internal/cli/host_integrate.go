@@ -20,7 +20,7 @@ func newHostIntegrateCommand(e *env) *cobra.Command {
 	var apply, undo, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "integrate " + strings.Join(host.Engines(), "|"),
-		Short: "have an engine start containers through palisade-oci",
+		Short: "Have an engine start containers through palisade-oci",
 		Long: `Shows what the configuration of a container engine needs so that it starts
 containers through palisade-oci, the runtime that confines them and leaves the rest
 to runc or crun. Nothing is written without --apply, which keeps a copy of the file

@@ -27,7 +27,7 @@ func newProbeCommand(e *env) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "probe",
-		Short: "try what escapes are made of, harmlessly, and say what stopped it",
+		Short: "Try what escapes are made of, harmlessly, and say what stopped it",
 		Long: `Tries, from inside a container, about a hundred things that a confined process
 must not get, and says of each whether it is blocked, by which errno and layer, or
 open. Nothing is damaged when a try succeeds: the kernel gives or refuses its
@@ -85,7 +85,7 @@ command with exit code 1.`,
 func newProbeServeCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:    "serve ROLE",
-		Short:  "serve a probe run (started by 'palisade probe' itself)",
+		Short:  "Serve a probe run (started by 'palisade probe' itself)",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -37,7 +37,7 @@ func newSeccompCompileCommand(e *env) *cobra.Command {
 	var profile, weights, output string
 	cmd := &cobra.Command{
 		Use:   "compile [PROFILE]",
-		Short: "compile a profile to classic BPF",
+		Short: "Compile a profile to classic BPF",
 		Long: `Compiles a profile to the classic BPF that seccomp(2) takes: a raw array of struct
 sock_filter in the byte order of the target machine. Without -o it goes to standard
 output, unless --json is given.
@@ -182,7 +182,7 @@ func newSeccompCheckCommand(e *env) *cobra.Command {
 	var t seccompTarget
 	cmd := &cobra.Command{
 		Use:   "check FILE…",
-		Short: "say whether profiles and filters are valid, and compare each with a second reading",
+		Short: "Say whether profiles and filters are valid, and compare each with a second reading",
 		Long: `Reads profiles, resolves and compiles them, and compares the compiled filter with a
 slow second evaluator over the borders of all conditions. Compiled filters are
 verified as the kernel does. Exit code 1 when one is not valid.`,
@@ -259,7 +259,7 @@ func newSeccompDisasmCommand(e *env) *cobra.Command {
 	var t seccompTarget
 	cmd := &cobra.Command{
 		Use:     "disasm FILE",
-		Short:   "print a filter's instructions",
+		Short:   "Print a filter's instructions",
 		Example: "  palisade seccomp disasm docker --arch amd64\n  palisade seccomp disasm pid:1234",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -21,7 +21,7 @@ func newSeccompEvalCommand(e *env) *cobra.Command {
 	var batch, verbose bool
 	cmd := &cobra.Command{
 		Use:   "eval FILE --arch ARCH NAME|NR [ARG…]",
-		Short: "say what a filter does with a call",
+		Short: "Say what a filter does with a call",
 		Long: `Prints the action for one call: ALLOW, LOG, ERRNO(1), TRACE(1), TRAP, NOTIFY,
 KILL_THREAD or KILL_PROCESS. Arguments that are not given are 0.
 

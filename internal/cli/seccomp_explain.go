@@ -59,7 +59,7 @@ func newSeccompExplainCommand(e *env) *cobra.Command {
 	var t seccompTarget
 	cmd := &cobra.Command{
 		Use:   "explain FILE NAME|NR…",
-		Short: "say what happens to a call on each ABI, and which line of the profile says so",
+		Short: "Say what happens to a call on each ABI, and which line of the profile says so",
 		Long: `Says for each call everything that can happen to it, on each ABI of the filter: the
 action, under which conditions on the arguments, and which rule of which line decides.
 For compiled filters and processes the regions are exact as well; there are no lines.`,
@@ -160,7 +160,7 @@ func newSeccompDiffCommand(e *env) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "diff A B",
-		Short: "say exactly which calls two filters answer differently",
+		Short: "Say exactly which calls two filters answer differently",
 		Long: `Compares what two filters do, not how they are written. Each line is a region of calls
 that became allowed, denied or otherwise answered, with the conditions on the arguments
 and one call as a witness. Profiles, compiled filters and processes (pid:N) can be
@@ -281,7 +281,7 @@ func newSeccompLintCommand(e *env) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "lint PROFILE…",
-		Short: "find rules that do not do what they look like, with a call that proves it",
+		Short: "Find rules that do not do what they look like, with a call that proves it",
 		Long: `Reports conditions wider than what the kernel reads, denials that another rule
 swallows, rules that ask about one argument twice, conditions on calls that are also
 made through socketcall or ipc, ABIs without rules, unknown names, notifications of
@@ -439,7 +439,7 @@ func newSeccompShowCommand(e *env) *cobra.Command {
 	var t seccompTarget
 	cmd := &cobra.Command{
 		Use:   "show PID",
-		Short: "show the filters that a running process is under, read from the kernel",
+		Short: "Show the filters that a running process is under, read from the kernel",
 		Long: `Reads the filters of a process back from the kernel (it is stopped for a moment) and
 sums up what they do together on each ABI. With --against the process is compared with
 a profile or a compiled filter; exit code 1 when they differ.`,
@@ -549,7 +549,7 @@ func newSeccompGroupsCommand(e *env) *cobra.Command {
 	var archs string
 	cmd := &cobra.Command{
 		Use:     "groups [@GROUP|CALL…]",
-		Short:   "list groups of system calls, the calls of a group, or the groups of a call",
+		Short:   "List groups of system calls, the calls of a group, or the groups of a call",
 		Example: "  palisade seccomp groups @keyring\n  palisade seccomp groups mount --arch amd64,x86",
 		RunE: func(_ *cobra.Command, args []string) error {
 			list, err := parseArchs(archs)

@@ -29,7 +29,7 @@ func newSeccompRecordCommand(e *env) *cobra.Command {
 	var o recordOptions
 	cmd := &cobra.Command{
 		Use:   "record [flags] -- CMD [ARG…]",
-		Short: "record the calls of a command or container, as a profile with weights",
+		Short: "Record the calls of a command or container, as a profile with weights",
 		Long: `Counts every system call of a command and its children, or of a running container, in
 the kernel, with raw tracepoints; nothing is stopped or traced. The answer is a profile
 that allows what was seen, how often each call was made (what "compile --weights"

@@ -17,7 +17,7 @@ func newShieldAttachCommand(e *env) *cobra.Command {
 	var keyFile string
 	cmd := &cobra.Command{
 		Use:   "attach [FILE]",
-		Short: "read the sealed output of a shielded program",
+		Short: "Read the sealed output of a shielded program",
 		Long: `Read one sealed stream, the standard output or the standard error of a run with
 --console-key-file, from FILE or from standard input, and print it as it comes. Every
 block is checked for its place in the stream.

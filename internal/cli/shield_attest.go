@@ -35,7 +35,7 @@ func newAttestVerifyCommand(e *env) *cobra.Command {
 	var requireCollateral, denyDebug bool
 	cmd := &cobra.Command{
 		Use:   "verify --evidence FILE --collateral DIR",
-		Short: "say whether evidence is authentic, and what it claims",
+		Short: "Say whether evidence is authentic, and what it claims",
 		Long: `Verifies an Intel SGX quote (version 3, 4, 5), an Intel TDX quote (4, 5) or an AMD SEV-SNP
 report (2 to 5) up to the vendor's root, over every byte, and prints what it claims.
 
@@ -181,7 +181,7 @@ func (e *env) printClaims(c attest.Claims) error {
 
 func newAttestMeasureCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "measure FILE.sgxs", Short: "compute the MRENCLAVE of an SGX enclave", Args: cobra.ExactArgs(1),
+		Use: "measure FILE.sgxs", Short: "Compute the MRENCLAVE of an SGX enclave", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -203,7 +203,7 @@ func newAttestMeasureCommand(e *env) *cobra.Command {
 
 func newAttestSigstructCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "sigstruct FILE", Short: "verify a SIGSTRUCT and print the identity it gives", Args: cobra.ExactArgs(1),
+		Use: "sigstruct FILE", Short: "Verify a SIGSTRUCT and print the identity it gives", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -239,7 +239,7 @@ func newAttestSignCommand(e *env) *cobra.Command {
 	var debug bool
 	cmd := &cobra.Command{
 		Use:   "sign FILE.sgxs --key FILE.pem -o FILE.sig",
-		Short: "sign an SGX enclave: make its SIGSTRUCT",
+		Short: "Sign an SGX enclave: make its SIGSTRUCT",
 		Long: `Measures the enclave and signs its SIGSTRUCT with an RSA key of 3072 bits and exponent 3:
   openssl genrsa -3 3072 > enclave.pem`,
 		Args: cobra.ExactArgs(1),

@@ -36,7 +36,7 @@ func newShieldRunCommand(e *env) *cobra.Command {
 	var f shieldRun
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENTS...]",
-		Short: "run an unmodified program under the shield",
+		Short: "Run an unmodified program under the shield",
 		Long: `Run an unmodified program with every system call taken over by the shield. What it
 finds below the mount point of the volume is decrypted and verified as it is read,
 and sealed before it is written.

@@ -105,7 +105,7 @@ func simMeasurement(program string) (m [48]byte, err error) {
 func newAttestMeasureSimCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "measure-sim [PROGRAM]",
-		Short: "print the measurement that the simulation has for a program",
+		Short: "Print the measurement that the simulation has for a program",
 		Long: `Prints what simulated evidence of 'palisade shield run' says: the measurement of the shim
 and of a PROGRAM of the host, or of the shim alone for programs that lie in a volume shown at /.`,
 		Args: cobra.MaximumNArgs(1),

@@ -26,7 +26,7 @@ func newShieldServeCommand(e *env) *cobra.Command {
 	var listen, keyFile, collateralDir string
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "run the session service, which gives secrets to attested programs only",
+		Short: "Run the session service, which gives secrets to attested programs only",
 		Long: `Keeps sessions, sealed under the key, and gives what they hold to programs that prove
 with evidence what they are. Prints the fingerprint of its own key, which clients pin.
 Runs until it is told to stop (SIGINT or SIGTERM).
@@ -103,7 +103,7 @@ func newShieldSessionCommand(e *env) *cobra.Command {
 func newSessionKeyCommand(e *env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "key [FILE]", Short: "make a client key with -o, or print the fingerprint of one", Args: cobra.MaximumNArgs(1),
+		Use: "key [FILE]", Short: "Make a client key with -o, or print the fingerprint of one", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := output
 			if output != "" {
@@ -231,7 +231,7 @@ func newSessionPutCommand(e *env, verb string) *cobra.Command {
 
 func newSessionCheckCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "check FILE", Short: "check a session's YAML file and print its hash, without a service", Args: cobra.ExactArgs(1),
+		Use: "check FILE", Short: "Check a session's YAML file and print its hash, without a service", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := readFileOrStdin(e, args[0])
 			if err != nil {
@@ -254,7 +254,7 @@ func newSessionCheckCommand(e *env) *cobra.Command {
 func newSessionGetCommand(e *env) *cobra.Command {
 	var f serviceFlags
 	cmd := &cobra.Command{
-		Use: "get NAME", Short: "print a session, without the values of its secrets", Args: cobra.ExactArgs(1),
+		Use: "get NAME", Short: "Print a session, without the values of its secrets", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.ask(cmd, &f, func(ctx context.Context, c *session.Client) error {
 				v, err := c.Get(ctx, args[0])
@@ -283,7 +283,7 @@ func newSessionGetCommand(e *env) *cobra.Command {
 func newSessionListCommand(e *env) *cobra.Command {
 	var f serviceFlags
 	cmd := &cobra.Command{
-		Use: "list", Short: "list the sessions that the key may read", Args: cobra.NoArgs,
+		Use: "list", Short: "List the sessions that the key may read", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return e.ask(cmd, &f, func(ctx context.Context, c *session.Client) error {
 				list, err := c.List(ctx)

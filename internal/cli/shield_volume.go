@@ -60,7 +60,7 @@ func newShieldSealCommand(e *env) *cobra.Command {
 	var jobs int
 	cmd := &cobra.Command{
 		Use:   "seal DIR|IMAGE",
-		Short: "seal a directory or an image into an encrypted, authenticated volume",
+		Short: "Seal a directory or an image into an encrypted, authenticated volume",
 		Long: `Makes a volume of everything below a directory, of a tar archive, or of a container
 image (an OCI layout, or an archive from 'docker save' or 'podman save'). The volume
 appears under its name when it is complete.
@@ -254,7 +254,7 @@ func (e *env) printReport(name string, r sealfs.Report) error {
 func newShieldInfoCommand(e *env) *cobra.Command {
 	var f volumeFlags
 	cmd := &cobra.Command{
-		Use: "info VOLUME", Short: "show a volume's identity, generation, root and regions", Args: cobra.ExactArgs(1),
+		Use: "info VOLUME", Short: "Show a volume's identity, generation, root and regions", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.withVolume(args[0], &f, false, func(v *sealfs.Volume) error {
 				s := v.Summary()
@@ -283,7 +283,7 @@ func newShieldListCommand(e *env) *cobra.Command {
 	var f volumeFlags
 	var long, recursive bool
 	cmd := &cobra.Command{
-		Use: "ls VOLUME [PATH]", Short: "list what a volume holds", Args: cobra.RangeArgs(1, 2),
+		Use: "ls VOLUME [PATH]", Short: "List what a volume holds", Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at := "/"
 			if len(args) > 1 {
@@ -421,7 +421,7 @@ func modeString(i sealfs.Info) string {
 func newShieldCatCommand(e *env) *cobra.Command {
 	var f volumeFlags
 	cmd := &cobra.Command{
-		Use: "cat VOLUME PATH…", Short: "print files of a volume", Args: cobra.MinimumNArgs(2),
+		Use: "cat VOLUME PATH…", Short: "Print files of a volume", Args: cobra.MinimumNArgs(2),
 		Long: `Prints files of a volume, each chunk after it was verified: what is printed is true, and
 when something does not verify, printing stops there with an error.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -450,7 +450,7 @@ func newShieldCopyCommand(e *env) *cobra.Command {
 	var own bool
 	cmd := &cobra.Command{
 		Use:   "cp SOURCE… TARGET",
-		Short: "copy files out of a volume, or into it",
+		Short: "Copy files out of a volume, or into it",
 		Long: `Copies files or directories out of a volume (VOLUME:/path … TARGET) or files into one
 (FILE… VOLUME:/path). What was copied in is there as a whole when the command has
 succeeded, and not at all otherwise.`,
@@ -527,7 +527,7 @@ func newShieldRekeyCommand(e *env) *cobra.Command {
 	var newKeyFile, output string
 	cmd := &cobra.Command{
 		Use:   "rekey VOLUME",
-		Short: "seal a volume again under a new key",
+		Short: "Seal a volume again under a new key",
 		Long: `Reads and verifies everything in the volume and writes it again under the new key. The
 new volume takes the old one's place when it is complete; it keeps the volume's
 identity, its generation is one higher, and free space is gone. The old file's blocks

@@ -16,7 +16,10 @@ import (
 	"github.com/palisade-sec/palisade/runtime/oci"
 )
 
-type specsSpec = specs.Spec
+type (
+	specsSpec      = specs.Spec
+	specsNamespace = specs.LinuxNamespace
+)
 
 // fileMeta is what of a file survives its replacement.
 type fileMeta struct {

@@ -250,23 +250,46 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	return replaceFile(name, edited, meta)
 }
 
-// label reserves the label that the engine has chosen, or one of our own.
+// label reserves the label that the engine has chosen, or one of our own. Where
+// the engine has labelled the root alone, for a container that it would run
+// without a label, the root's level is the only one that fits.
 func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
 	claim := svirt.Claim{ID: c.ID, Holder: delegate.HolderOCI, Bundle: c.Bundle, Sensitivity: c.Policy.Label.Level}
+	chosen := ""
+	if spec.Linux != nil {
+		chosen = spec.Linux.MountLabel
+	}
 	if spec.Process != nil && spec.Process.SelinuxLabel != "" {
-		ctx, err := selinux.ParseContext(spec.Process.SelinuxLabel)
+		chosen = spec.Process.SelinuxLabel
+	}
+	if chosen != "" {
+		ctx, err := selinux.ParseContext(chosen)
 		if err != nil {
 			return "", fmt.Errorf("label of the engine: %w", err)
 		}
 		_, level, _ := strings.Cut(ctx.String(), ctx.Type+":")
-		claim.Level = level
+		if l, err := selinux.ParseLevel(level); err == nil && !l.Categories.IsEmpty() {
+			claim.Level = level
+		}
 	}
 	rec, err := w.registry.Reserve(claim)
-	if errors.Is(err, svirt.ErrInUse) && claim.Level != "" {
-		// The containers of a pod have one label; the first holds it.
+	if errors.Is(err, svirt.ErrInUse) && claim.Level != "" && (joins(spec) || spec.Process == nil || spec.Process.SelinuxLabel == "") {
+		// The containers of a pod have one label, which the first holds; and engines
+		// give one label to all roots of containers that are to have none.
 		return claim.Level, nil
 	}
 	return rec.Level, err
+}
+
+// joins tells whether a container shares a namespace with another: it is of a
+// pod, or was told to, and its engine gave it the other's label on purpose.
+func joins(spec *specsSpec) bool {
+	if spec.Linux == nil {
+		return false
+	}
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specsNamespace) bool {
+		return n.Path != "" && (n.Type == "ipc" || n.Type == "pid")
+	})
 }
 
 // exec confines a process that is added to a container of ours.
