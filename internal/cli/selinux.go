@@ -23,6 +23,7 @@ var selinuxVerbs = []func(*env) *cobra.Command{
 	newSELinuxCreateCommand,
 	newSELinuxDecideCommand,
 	newSELinuxDiffCommand,
+	newSELinuxDomainsCommand,
 	newSELinuxExplainCommand,
 	newSELinuxFlowCommand,
 	newSELinuxInfoCommand,
