@@ -204,6 +204,7 @@ func engines() error {
 	}
 
 	// palisade run, with the host's policy and no engine.
+	s.must("palisade", "relabel", "/srv/box", "--context", "system_u:object_r:container_ro_file_t:s0")
 	own := s.must("palisade", "run", "--rootfs", "/srv/box", "--", "/bin/cat", "/proc/self/attr/current")
 	if !containerLabel.MatchString(own) {
 		s.errorf("palisade run: label %q", own)
