@@ -208,7 +208,7 @@ func Fields(err error) []string {
 	var out []string
 	var walk func(error)
 	walk = func(err error) {
-		switch e := err.(type) {
+		switch e := err.(type) { //nolint:errorlint // this walks the tree of wrapped errors itself
 		case *FieldError:
 			out = append(out, e.Field)
 		case interface{ Unwrap() []error }:

@@ -189,7 +189,7 @@ func readPreamble(dev Device, key []byte) (*header, *keys, [2]slotState, int, er
 		}
 	}
 	if best < 0 {
-		return nil, nil, slots, 0, fmt.Errorf("%w (%v; %v)", ErrNoRoot, slots[0].err, slots[1].err)
+		return nil, nil, slots, 0, fmt.Errorf("%w (%s; %s)", ErrNoRoot, slots[0].err.Error(), slots[1].err.Error())
 	}
 	return h, k, slots, best, nil
 }

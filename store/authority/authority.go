@@ -109,18 +109,10 @@ func (l *local) once(fn func(svirt.Authority) error) error {
 		return err
 	}
 	if _, err := os.Stat(l.state); err != nil {
-		// Not "again": the folder is the caller's to make.
-		return fmt.Errorf("label registry: %s: %s", l.state, unwrapErrno(err))
+		// Not wrapped: a folder that is not there is no reason to try again.
+		return errors.New("label registry: " + err.Error())
 	}
 	return fn(&svirt.Registry{Store: bolt.Open(Registry(l.state)).WithTimeout(lockWait)})
-}
-
-func unwrapErrno(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }
 
 func trimNewline(b []byte) []byte {
