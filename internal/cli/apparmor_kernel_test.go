@@ -22,6 +22,19 @@ func TestKernelAppArmorVerbs(t *testing.T) {
 			code := Main(append([]string{"apparmor"}, args...), strings.NewReader(stdin), &out, &errs)
 			return code, out.String(), errs.String()
 		}
+		// The containers' profile is loaded at first need, once.
+		for range 2 {
+			if err := ensureContainerProfile(&env{stderr: os.Stderr}, containerProfile); err != nil {
+				t.Fatal(err)
+			}
+			if _, out, _ := run("", "status"); !strings.Contains(out, "docker-default (enforce)") || !strings.Contains(out, "1 profile") {
+				t.Fatalf("status: %s", out)
+			}
+		}
+		if code, _, errs := run("", "unload", containerProfile); code != 0 {
+			t.Fatal(errs)
+		}
+
 		const text = "profile web { /etc/** r, deny /etc/shadow r, network inet stream, }\nprofile :tenant:db { /var/** rw, }\n"
 		if err := os.WriteFile("/tmp/web.profile", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
