@@ -16,7 +16,7 @@ func TestParseKernel(t *testing.T) {
 		ok           bool
 	}{
 		{"6.1.0-56-cloud-amd64", 6, 1, true},
-		{"6.18.44-fc-v669\n", 6, 18, true},
+		{"6.18.44-custom-1\n", 6, 18, true},
 		{"5.15", 5, 15, true},
 		{"6.14-rc1", 6, 14, true},
 		{"7.0+", 7, 0, true},

@@ -105,6 +105,29 @@ func TestSameOutputOfTools(t *testing.T) {
 	}
 }
 
+// TestSameOutputOfGo has a program that starts its threads without a C library.
+func TestSameOutputOfGo(t *testing.T) {
+	prog := filepath.Join(t.TempDir(), "gostatic")
+	build := exec.Command("go", "build", "-o", prog, "testdata/gostatic/main.go")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	sameOutput(t, prog)
+}
+
+func TestSameOutputOfMusl(t *testing.T) {
+	cc := oracle.Tool(t, "musl-gcc", "apt: musl-tools")
+	for _, flags := range [][]string{{"-static"}, nil} {
+		prog := filepath.Join(t.TempDir(), "threads")
+		args := append([]string{"-O1", "-pthread", "-o", prog, filepath.Join("testdata", "threads.c")}, flags...)
+		if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		sameOutput(t, prog)
+	}
+}
+
 const pythonScript = `
 import threading, subprocess, os, signal, time, sys
 out = {}
