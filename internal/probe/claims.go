@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Claims are what a policy claims to block.
@@ -58,7 +59,8 @@ func Controls() []Control {
 	return list
 }
 
-var controls = Controls()
+// controls are parsed when they are first asked for: most commands never ask.
+var controls = sync.OnceValue(Controls)
 
 func docker(c Control) map[string]Recorded { return c.Docker }
 func strict(c Control) map[string]Recorded { return c.Strict }
@@ -67,7 +69,7 @@ func strict(c Control) map[string]Recorded { return c.Strict }
 // kernel had it open, blocked when none had and some blocked it.
 func recorded(name string, configuration func(Control) map[string]Recorded) Outcome {
 	outcome := NotApplicable
-	for _, c := range controls {
+	for _, c := range controls() {
 		switch configuration(c)[name].Outcome {
 		case Open:
 			return Open
@@ -82,7 +84,7 @@ func recorded(name string, configuration func(Control) map[string]Recorded) Outc
 // configuration blocks what another leaves open.
 func controlOf(name string) (Outcome, bool) {
 	seen := map[Outcome]bool{}
-	for _, c := range controls {
+	for _, c := range controls() {
 		for _, m := range []map[string]Recorded{c.Unconfined, c.Docker, c.Strict} {
 			seen[m[name].Outcome] = true
 		}

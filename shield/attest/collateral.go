@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,9 +24,9 @@ var intelRootPEM []byte
 var amdRootsPEM []byte
 
 var (
-	intelRoot    = mustCertificates(intelRootPEM)[0]
-	intelSigners = mustCertificates(intelRootPEM)[1:] // of TCB info and identities
-	amdCerts     = mustCertificates(amdRootsPEM)
+	intelRoot    = sync.OnceValue(func() *x509.Certificate { return mustCertificates(intelRootPEM)[0] })
+	intelSigners = sync.OnceValue(func() []*x509.Certificate { return mustCertificates(intelRootPEM)[1:] }) // of TCB info and identities
+	amdCerts     = sync.OnceValue(func() []*x509.Certificate { return mustCertificates(amdRootsPEM) })
 )
 
 func mustCertificates(b []byte) []*x509.Certificate {

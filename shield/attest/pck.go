@@ -85,7 +85,7 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 }
 
 func isIntelRoot(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubjectPublicKeyInfo, intelRoot.RawSubjectPublicKeyInfo) && bytes.Equal(c.RawSubject, intelRoot.RawSubject)
+	return bytes.Equal(c.RawSubjectPublicKeyInfo, intelRoot().RawSubjectPublicKeyInfo) && bytes.Equal(c.RawSubject, intelRoot().RawSubject)
 }
 
 // strictPEM takes certificates from a text in which no byte is free: the markers,

@@ -258,7 +258,7 @@ func (c *Collateral) endorsementKey(r []byte, kind string, extra []*x509.Certifi
 func amdChain(leaf *x509.Certificate, certs []*x509.Certificate, kind string, now time.Time) (ask, ark *x509.Certificate, err error) {
 	field := strings.ToLower(kind)
 	reason := bad(field, "was not issued by AMD: no intermediate for %q", leaf.Issuer.CommonName)
-	for _, a := range append(slices.Clone(certs), amdCerts...) {
+	for _, a := range append(slices.Clone(certs), amdCerts()...) {
 		if !bytes.Equal(leaf.RawIssuer, a.RawSubject) || kind == "VLEK" != strings.HasPrefix(a.Subject.CommonName, "SEV-VLEK-") {
 			continue
 		}
@@ -266,7 +266,7 @@ func amdChain(leaf *x509.Certificate, certs []*x509.Certificate, kind string, no
 			reason = err
 			continue
 		}
-		for _, root := range amdCerts {
+		for _, root := range amdCerts() {
 			if !strings.HasPrefix(root.Subject.CommonName, "ARK-") || !bytes.Equal(a.RawIssuer, root.RawSubject) {
 				continue
 			}

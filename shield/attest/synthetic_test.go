@@ -120,7 +120,7 @@ func newIntel(t *testing.T, tee TEE) *intel {
 	v.tcb = issue(t, tcbSigner, v.tcbKey.Public(), v.root, v.rootKey, false, alg)
 	v.qeMRSIGNER = sha256.Sum256([]byte("qe"))
 	old := intelRoot
-	intelRoot = v.root
+	intelRoot = func() *x509.Certificate { return v.root }
 	t.Cleanup(func() { intelRoot = old })
 
 	level := func(svn, tdx, pce int, status string) map[string]any {
@@ -511,7 +511,7 @@ func amd(t *testing.T, product, kind string, tcb SNPTCB, hwid []byte) (*ecdsa.Pr
 	}
 	leaf := issue(t, "SEV-"+kind, key.Public(), ask, askKey, false, alg, list...)
 	old := amdCerts
-	amdCerts = []*x509.Certificate{ark}
+	amdCerts = func() []*x509.Certificate { return []*x509.Certificate{ark} }
 	t.Cleanup(func() { amdCerts = old })
 	return key, []*x509.Certificate{leaf, ask}
 }

@@ -437,7 +437,7 @@ func (p *Policy) current(s *Signed, field, issued, next string, number uint32, n
 	if reason := validAt(signer, now); reason != "" {
 		return bad(field, "%s: certificate %s %s", s.Name, signer.Subject.CommonName, reason)
 	}
-	_, err = p.Collateral.revoked(signer, intelRoot, now, "collateral.root_ca_crl")
+	_, err = p.Collateral.revoked(signer, intelRoot(), now, "collateral.root_ca_crl")
 	return err
 }
 
@@ -446,7 +446,7 @@ const tcbSigner = "Intel SGX TCB Signing"
 // hasIntelChain says whether the collateral brings an issuer chain of its own. If
 // so, that one has to do; if not, the certificates that come with the program are used.
 func (c *Collateral) hasIntelChain() bool {
-	return slices.ContainsFunc(c.Certificates, func(x *x509.Certificate) bool { return bytes.Equal(x.RawIssuer, intelRoot.RawSubject) })
+	return slices.ContainsFunc(c.Certificates, func(x *x509.Certificate) bool { return bytes.Equal(x.RawIssuer, intelRoot().RawSubject) })
 }
 
 // signer finds the certificate that signed a document: one that is valid at the
@@ -456,10 +456,10 @@ func (c *Collateral) signer(s *Signed, field string, now time.Time) (*x509.Certi
 	found := false
 	certs := c.Certificates
 	if !c.hasIntelChain() {
-		certs = intelSigners
+		certs = intelSigners()
 	}
 	for _, cert := range certs {
-		if cert.Subject.CommonName != tcbSigner || cert.CheckSignatureFrom(intelRoot) != nil {
+		if cert.Subject.CommonName != tcbSigner || cert.CheckSignatureFrom(intelRoot()) != nil {
 			continue
 		}
 		found = true

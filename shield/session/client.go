@@ -39,7 +39,7 @@ func NewClient(address, fingerprint string, key crypto.Signer) (*Client, error) 
 	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
 		return nil, fmt.Errorf("address %q: want https://HOST:PORT", address)
 	}
-	if !keyRE.MatchString(fingerprint) {
+	if !keyRE().MatchString(fingerprint) {
 		return nil, fmt.Errorf("fingerprint %q: want 64 hexadecimal digits", fingerprint)
 	}
 	c, err := clientTLS(key, fingerprint)

@@ -76,7 +76,7 @@ func Open(o Options) (*Service, error) {
 		return nil, fmt.Errorf("key is %d bytes, want 32", len(o.Key))
 	}
 	for _, a := range o.Admins {
-		if !keyRE.MatchString(a) {
+		if !keyRE().MatchString(a) {
 			return nil, fmt.Errorf("administrator %q: want a key's fingerprint (64 hexadecimal digits)", a)
 		}
 	}

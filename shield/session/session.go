@@ -26,6 +26,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 
@@ -111,9 +112,9 @@ const (
 )
 
 var (
-	nameRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-	secretRE = regexp.MustCompile(`\$\$secret:([A-Za-z0-9._-]+)\$\$`)
-	keyRE    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	nameRE   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`) })
+	secretRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$\$secret:([A-Za-z0-9._-]+)\$\$`) })
+	keyRE    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 )
 
 // Parse reads a session in YAML and reports everything that is wrong with it.
@@ -141,10 +142,10 @@ func Parse(b []byte) (*Session, error) {
 func (s *Session) Validate() error {
 	var errs []error
 	object := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !nameRE.MatchString(s.Name) {
+	if !nameRE().MatchString(s.Name) {
 		object("name %q: want letters, digits, '.', '_' and '-', at most 128", s.Name)
 	}
-	if s.Predecessor != "" && !keyRE.MatchString(s.Predecessor) {
+	if s.Predecessor != "" && !keyRE().MatchString(s.Predecessor) {
 		object("predecessor: want the 64 hexadecimal digits of a session's hash")
 	}
 	a := &s.Attestation
@@ -174,7 +175,7 @@ func (s *Session) Validate() error {
 	for _, x := range s.Secrets {
 		_, twice := secrets[x.Name]
 		switch {
-		case !nameRE.MatchString(x.Name):
+		case !nameRE().MatchString(x.Name):
 			object("secret %q: bad name", x.Name)
 		case twice:
 			object("secret %s is given twice", x.Name)
@@ -193,7 +194,7 @@ func (s *Session) Validate() error {
 		}
 	}
 	refs := func(where, text string) {
-		for _, m := range secretRE.FindAllStringSubmatch(text, -1) {
+		for _, m := range secretRE().FindAllStringSubmatch(text, -1) {
 			if _, ok := secrets[m[1]]; !ok {
 				object("%s: no secret %s", where, m[1])
 			}
@@ -221,7 +222,7 @@ func (s *Session) Validate() error {
 	for _, v := range s.Volumes {
 		n, ok := secrets[v.Key]
 		switch {
-		case !nameRE.MatchString(v.Name):
+		case !nameRE().MatchString(v.Name):
 			object("volume %q: bad name", v.Name)
 		case names[v.Name]:
 			object("volume %s is given twice", v.Name)
@@ -243,7 +244,7 @@ func (s *Session) Validate() error {
 		object("access.update: name at least one key, or nobody could ever change the session")
 	}
 	for _, k := range append(slices.Clone(s.Access.Update), s.Access.Read...) {
-		if !keyRE.MatchString(k) {
+		if !keyRE().MatchString(k) {
 			object("access: %q is not a key's fingerprint (64 hexadecimal digits)", k)
 		}
 	}
@@ -339,7 +340,7 @@ func (r *record) config(taint string) *Config {
 		}
 	}
 	expand := func(t string) string {
-		return secretRE.ReplaceAllStringFunc(t, func(m string) string { return text[secretRE.FindStringSubmatch(m)[1]] })
+		return secretRE().ReplaceAllStringFunc(t, func(m string) string { return text[secretRE().FindStringSubmatch(m)[1]] })
 	}
 	c := &Config{Session: s.Name, Hash: r.Hash, Taint: taint, Secrets: r.Secrets}
 	for _, a := range s.Args {
