@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 )
 
 // Edit is one file of the host before and after a change. A plan is a list of
@@ -82,7 +84,7 @@ func writeEdit(path string, e Edit, root string) error {
 		if err := os.Remove(path); err != nil {
 			return err
 		}
-		return syncDir(filepath.Dir(path))
+		return atomicfile.SyncDir(filepath.Dir(path))
 	}
 	return replaceFile(path, e.After, path)
 }
@@ -102,45 +104,17 @@ func keepBackup(backup string, content []byte, like string) error {
 // replaceFile puts content in the place of path, with the owner and mode of
 // like where that exists.
 func replaceFile(path string, content []byte, like string) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".palisade-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	mode := os.FileMode(0o644)
+	file := atomicfile.File{Mode: 0o644}
 	if fi, err := os.Stat(like); err == nil {
-		mode = fi.Mode().Perm()
-		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-			_ = f.Chown(int(st.Uid), int(st.Gid))
+		file.Mode = fi.Mode().Perm()
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+			file.Owner = &atomicfile.Owner{UID: int(st.Uid), GID: int(st.Gid)}
 		}
 	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err := f.Write(content); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return file.Write(path, content)
 }
 
 // maxConfig bounds the configuration files that are edited.

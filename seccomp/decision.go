@@ -129,9 +129,8 @@ func (b *builder) action(a Action) *decision {
 	return d
 }
 
-// choose makes the decision with the given edges, merging neighbours that lead
-// to the same. It takes the slice.
-func (b *builder) choose(v variable, next []edge) *decision {
+// merge makes one edge of neighbours that lead to the same. It takes the slice.
+func merge(next []edge) []edge {
 	merged := next[:1]
 	for _, e := range next[1:] {
 		if last := &merged[len(merged)-1]; last.to == e.to {
@@ -140,6 +139,13 @@ func (b *builder) choose(v variable, next []edge) *decision {
 			merged = append(merged, e)
 		}
 	}
+	return merged
+}
+
+// choose makes the decision with the given edges, merging neighbours that lead
+// to the same. It takes the slice.
+func (b *builder) choose(v variable, next []edge) *decision {
+	merged := merge(next)
 	if len(merged) == 1 {
 		return merged[0].to
 	}
@@ -316,14 +322,7 @@ func restrict(d *raw, v variable, lo, hi uint32) *raw {
 
 // fused makes a passing decision with equal neighbours merged.
 func fused(v variable, next []edge) *raw {
-	merged := next[:1]
-	for _, e := range next[1:] {
-		if last := &merged[len(merged)-1]; last.to == e.to {
-			last.last = e.last
-		} else {
-			merged = append(merged, e)
-		}
-	}
+	merged := merge(next)
 	if len(merged) == 1 {
 		return merged[0].to
 	}

@@ -100,22 +100,32 @@ func (d *decoder) null() bool {
 	return false
 }
 
-// object calls member for each key; member must read the value. It reports a
-// value that is no object, and a key that is there twice. null is an empty one.
-func (d *decoder) object(what string, member func(key string, from, to int)) bool {
+// enter reads the opening bracket of an object or array, whose reader counts the
+// depth down again. It reports another value; null is none.
+func (d *decoder) enter(bracket byte, what, kind string) bool {
 	if d.null() {
 		return false
 	}
-	if d.peek() != '{' {
-		d.wrong(what, "an object")
+	if d.peek() != bracket {
+		d.wrong(what, kind)
 		return false
 	}
-	if d.depth++; d.depth > maxDepth {
+	if d.depth == maxDepth {
 		d.syntax(d.pos, "nested more than %d deep", maxDepth)
 		return false
 	}
-	defer func() { d.depth-- }()
+	d.depth++
 	d.pos++
+	return true
+}
+
+// object calls member for each key; member must read the value. It reports a
+// value that is no object, and a key that is there twice. null is an empty one.
+func (d *decoder) object(what string, member func(key string, from, to int)) bool {
+	if !d.enter('{', what, "an object") {
+		return false
+	}
+	defer func() { d.depth-- }()
 	var seenBuf [16]string
 	seen := seenBuf[:0]
 	for first := true; ; first = false {
@@ -165,19 +175,10 @@ func (d *decoder) object(what string, member func(key string, from, to int)) boo
 // array calls element for each element, which must read it. It tells whether
 // there was an array; null is none.
 func (d *decoder) array(what string, element func()) bool {
-	if d.null() {
-		return false
-	}
-	if d.peek() != '[' {
-		d.wrong(what, "an array")
-		return false
-	}
-	if d.depth++; d.depth > maxDepth {
-		d.syntax(d.pos, "nested more than %d deep", maxDepth)
+	if !d.enter('[', what, "an array") {
 		return false
 	}
 	defer func() { d.depth-- }()
-	d.pos++
 	if d.peek() == ']' {
 		d.pos++
 		return true

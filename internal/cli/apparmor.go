@@ -17,6 +17,7 @@ import (
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/diag"
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 )
 
 // appArmorVerbs lists the verbs of the noun, one a line and in alphabetical
@@ -400,25 +401,7 @@ func replaceFile(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".palisade-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(text)
-	if err == nil {
-		err = tmp.Chmod(fi.Mode().Perm())
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return atomicfile.File{Mode: fi.Mode().Perm()}.Write(path, text)
 }
 
 func newAppArmorGenerateCommand(e *env) *cobra.Command {

@@ -5,7 +5,6 @@ package cli
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/blob"
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 )
 
 // appArmorTarget are the flags that say for which kernel to compile.
@@ -166,23 +166,5 @@ func writeFile(path string, b []byte) error {
 	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
 		return os.WriteFile(path, b, 0o644)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".palisade-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return atomicfile.File{Mode: 0o644}.Write(path, b)
 }

@@ -4,8 +4,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -254,24 +252,7 @@ what that version cannot hold and decisions depend on is an error.`, policydb.Mi
 
 // writePolicy replaces a file with a policy, whole or not at all.
 func writePolicy(e *env, out string, data []byte, version uint32) error {
-	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err = f.Write(data); err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), out)
-	}
-	if err != nil {
+	if err := writeFile(out, data); err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
 	if e.json {

@@ -275,7 +275,7 @@ func newAttestSignCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(output, b, 0o644); err != nil {
+			if err := writeFile(output, b); err != nil {
 				return err
 			}
 			if e.json {

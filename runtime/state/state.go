@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/laststep"
 )
@@ -269,27 +270,8 @@ func (c *Container) Save() error {
 // WriteFile replaces the file at path so that a reader, and whoever comes after a
 // kill -9, finds either the old or the new content. It does not wait for the
 // disk: what it writes is about running processes, which a power cut ends too.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return atomicfile.File{Mode: mode, Volatile: true}.Write(path, data)
 }
 
 // Close gives the lock back and leaves the container where it is.

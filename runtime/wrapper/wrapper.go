@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
@@ -146,7 +147,7 @@ func (w *wrapper) create() error {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(bundle, name)
 	}
-	raw, meta, err := readFile(name)
+	raw, as, err := readFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("bundle %s has no configuration: %w", bundle, err)
 	} else if err != nil {
@@ -172,7 +173,7 @@ func (w *wrapper) create() error {
 		return err
 	}
 	defer c.Close()
-	err = w.confine(c, spec, raw, name, meta)
+	err = w.confine(c, spec, raw, name, as)
 	if err != nil {
 		err = errors.Join(err, c.Remove(), w.registry.Release(rec.ID))
 	}
@@ -208,7 +209,7 @@ func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
 	return c, err
 }
 
-func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name string, meta fileMeta) error {
+func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name string, as atomicfile.File) error {
 	level, err := w.label(c, spec)
 	if err != nil {
 		return err
@@ -247,7 +248,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err := c.Save(); err != nil {
 		return err
 	}
-	return replaceFile(name, edited, meta)
+	return as.Write(name, edited)
 }
 
 // label reserves the label that the engine has chosen, or one of our own. Where
@@ -324,7 +325,7 @@ func (w *wrapper) exec() error {
 		}
 	}
 	if file, given := flag(w.call.flags, "process", "p"); given {
-		raw, meta, err := readFile(file)
+		raw, as, err := readFile(file)
 		if err != nil {
 			return err
 		}
@@ -332,7 +333,7 @@ func (w *wrapper) exec() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		return replaceFile(file, edited, meta)
+		return as.Write(file, edited)
 	}
 	// The runtime takes the process from the container's configuration, which is
 	// confined; what the flags would add is taken away again.

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/atomicfile"
 	"github.com/palisade-sec/palisade/store/bolt"
 	"github.com/palisade-sec/palisade/store/socket"
 	"github.com/palisade-sec/palisade/svirt"
@@ -41,16 +42,10 @@ func Announce(state, socket string) (withdraw func() error, err error) {
 		return nil, err
 	}
 	file := filepath.Join(state, addressName)
-	tmp, err := os.CreateTemp(state, addressName+".")
-	if err != nil {
+	if err := (atomicfile.File{Mode: 0o644}).Write(file, []byte(path+"\n")); err != nil {
 		return nil, err
 	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(path + "\n")
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return nil, err
-	}
-	return func() error { return os.Remove(file) }, os.Rename(tmp.Name(), file)
+	return func() error { return os.Remove(file) }, nil
 }
 
 // Open returns the authority of a state directory. It holds nothing open between
