@@ -262,6 +262,20 @@ func (r *Registry) Reconcile(observed []Observation) (Report, error) {
 	return out, err
 }
 
+// adopt takes back a label that was seen with the very container that claims it: by
+// whoever looked at its engine's state before the container had asked.
+func (r *Registry) adopt(tx Tx, c Claim) error {
+	level, err := selinux.ParseLevel(c.Level)
+	if err != nil {
+		return err
+	}
+	rec, ok, err := tx.ByLevel(level.String())
+	if err == nil && ok && rec.State == Foreign && strings.HasSuffix(rec.ID, ":"+c.ID) {
+		err = tx.Delete(rec.ID)
+	}
+	return err
+}
+
 // knownTo tells whether the registry gave the label to that very holder.
 func knownTo(tx Tx, s sighting) bool {
 	rec, ok, err := tx.ByID(s.ID)

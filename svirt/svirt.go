@@ -286,6 +286,9 @@ func (r *Registry) levelFor(tx Tx, c Claim) (string, error) {
 		}
 	}
 	if c.Level != "" {
+		if err := r.adopt(tx, c); err != nil {
+			return "", err
+		}
 		return r.explicit(tx, c.Level)
 	}
 	return r.draw(tx, c.Sensitivity)

@@ -18,8 +18,9 @@ func newPSCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ps",
 		Short: "List confined containers",
-		Long: `Lists the containers that 'palisade run' started and those that an engine started
-through palisade-oci, with their labels.`,
+		Long: `Lists the containers that 'palisade run' started, those that an engine started through
+palisade-oci, and the domains that libvirt started through palisade-lxc, with their
+labels.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := openState()

@@ -15,6 +15,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/container"
 	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/store/authority"
@@ -149,7 +150,7 @@ func explainRun(err error) error {
 		return commandFailed{code: code, err: fail(err).hint("the root of the container has no such command, or it cannot be executed there")}
 	}
 	switch {
-	case errors.As(err, new(*container.MismatchError)):
+	case errors.As(err, new(*effective.MismatchError)):
 		return fail(err).hint("the command was not run; 'palisade host status' tells what this host enforces, --on-mismatch warn runs it all the same")
 	case errors.Is(err, confine.ErrMissing):
 		return fail(err).hint("'palisade host status' tells what this host can enforce")

@@ -48,7 +48,7 @@ func summarize(r state.Record) (Summary, error) {
 	if s.Command == nil {
 		s.Command = []string{}
 	}
-	st, found, err := delegate.Query(r.Runtime, r.ID)
+	st, found, err := delegate.Look(r)
 	switch {
 	case err != nil:
 		return s, err

@@ -34,6 +34,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/runtime/gate"
 	"github.com/palisade-sec/palisade/runtime/handover"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/oci"
@@ -341,13 +342,13 @@ func (r *run) start() (int, error) {
 		}
 		defer finish()
 	}
-	var g *gate
+	var g *gate.Gate
 	if r.plan.Step != nil {
 		var err error
 		if g, err = r.handOver(cmd); err != nil {
 			return 0, err
 		}
-		defer g.close()
+		defer g.Close()
 		if f, ok := cmd.Stderr.(*os.File); ok && f != r.opts.Stderr && f != cmd.Stdin {
 			defer f.Close()
 		}
@@ -369,15 +370,15 @@ func (r *run) start() (int, error) {
 	}
 	forward.started()
 	if g != nil {
-		g.theirs.Close()
-		go g.watch(r.opts.Args[0], r.verify)
+		g.Theirs.Close()
+		go g.Watch(r.opts.Args[0], r.verify)
 	}
 	err := cmd.Wait()
 	if g != nil {
 		// The runtime held the last copy of the other end.
-		<-g.done
-		if g.err != nil {
-			return 0, g.err
+		<-g.Done
+		if g.Err != nil {
+			return 0, g.Err
 		}
 	}
 	switch {
@@ -385,7 +386,7 @@ func (r *run) start() (int, error) {
 		if msg := readLog(log); msg != "" {
 			return 0, startError(r.opts.Args[0], msg)
 		}
-	case g.pid == 0 && err != nil:
+	case g.PID == 0 && err != nil:
 		// The last step was never reached, whatever the runtime's log looks like.
 		return 0, startError(r.opts.Args[0], r.lastWords(log))
 	}
@@ -402,19 +403,19 @@ func (r *run) start() (int, error) {
 
 // handOver puts the last step, its configuration, the gate and the workload's
 // standard error behind the standard streams.
-func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
+func (r *run) handOver(cmd *exec.Cmd) (*gate.Gate, error) {
 	program, err := handover.Program(r.init, r.plan.StepLabel)
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGate()
+	g, err := gate.New()
 	if err != nil {
 		program.Close()
 		return nil, err
 	}
 	step := *r.plan.Step
 	step.Gate = true
-	files := []*os.File{program, nil, g.theirs}
+	files := []*os.File{program, nil, g.Theirs}
 	if !r.opts.TTY && r.opts.Stderr != nil {
 		// What the runtime says goes to its log; the workload's is its own.
 		step.Stderr = true
@@ -422,14 +423,14 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate, error) {
 		f, err := os.Create(r.c.Path(stderrFile))
 		if err != nil {
 			program.Close()
-			g.close()
+			g.Close()
 			return nil, err
 		}
 		cmd.Stderr = f
 	}
 	if files[1], err = handover.Config(&step, r.plan.StepLabel); err != nil {
 		program.Close()
-		g.close()
+		g.Close()
 		return nil, err
 	}
 	cmd.ExtraFiles = files
@@ -446,16 +447,12 @@ func (r *run) verify(pid int) error {
 	if err != nil {
 		return fmt.Errorf("verify what is in force: %w", err)
 	}
-	mismatches := effective.Compare(asked, found)
-	if len(mismatches) == 0 {
+	err = effective.Check(asked, found)
+	if err != nil && r.opts.OnMismatch == OnMismatchWarn {
+		r.warn(err)
 		return nil
 	}
-	e := &MismatchError{mismatches}
-	if r.opts.OnMismatch == OnMismatchWarn {
-		r.warn(e)
-		return nil
-	}
-	return e
+	return err
 }
 
 func (r *run) warn(err error) {
@@ -474,9 +471,9 @@ const (
 func startError(command, msg string) error {
 	switch {
 	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, command) && strings.Contains(msg, "no such file or directory"):
-		return &execError{command, exitNotFound, unix.ENOENT}
+		return &gate.ExecError{Command: command, Code: exitNotFound, Errno: unix.ENOENT}
 	case strings.Contains(msg, command) && strings.Contains(msg, "permission denied"):
-		return &execError{command, exitNoExec, unix.EACCES}
+		return &gate.ExecError{Command: command, Code: exitNoExec, Errno: unix.EACCES}
 	}
 	return fmt.Errorf("%w: %s", ErrStart, msg)
 }
@@ -490,9 +487,9 @@ const (
 // ExitCode is the exit code that an error of [Run] stands for: 127 for a command
 // that is not there, 126 for one that cannot be executed, else 125.
 func ExitCode(err error) int {
-	var e *execError
+	var e *gate.ExecError
 	if errors.As(err, &e) {
-		return e.code
+		return e.Code
 	}
 	return 125
 }

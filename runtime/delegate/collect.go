@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
@@ -36,7 +37,7 @@ func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
 		return err
 	}))
 	for _, l := range labels {
-		if l.State == svirt.Draining || (l.Holder != HolderRun && l.Holder != HolderOCI) {
+		if l.State == svirt.Draining || !slices.Contains([]string{HolderRun, HolderOCI, HolderLibvirt}, l.Holder) {
 			continue
 		}
 		if _, err := dir.Get(l.ID); errors.Is(err, state.ErrNotFound) {
@@ -49,8 +50,9 @@ func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
 
 // Holders of labels.
 const (
-	HolderRun = "palisade run"
-	HolderOCI = "palisade-oci"
+	HolderRun     = "palisade run"
+	HolderOCI     = "palisade-oci"
+	HolderLibvirt = "palisade-lxc"
 )
 
 // CollectOne removes one container if nobody works with it and no engine has it.
@@ -69,8 +71,8 @@ func CollectOne(dir *state.Dir, registry svirt.Authority, id string) error {
 
 // collect removes c unless an engine still has it.
 func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone bool, err error) {
-	if c.Engine == EngineOCI {
-		_, found, err := Query(c.Runtime, c.ID)
+	if c.Engine == EngineOCI || c.Engine == EngineLibvirt {
+		_, found, err := Look(c.Record)
 		if err != nil || found {
 			c.Close()
 			return false, err
@@ -95,6 +97,7 @@ func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone
 const (
 	EnginePalisade = "palisade"
 	EngineOCI      = "oci"
+	EngineLibvirt  = "libvirt"
 )
 
 // DestroyIfLeft ends a container if the runtime has anything of it.

@@ -67,6 +67,22 @@ func Command(r state.Runtime, args ...string) *exec.Cmd {
 	return exec.Command(r.Path, append(append([]string(nil), r.Args...), args...)...)
 }
 
+// Look asks whoever keeps a container for it: the OCI runtime, or the kernel about
+// the controller of a domain. found is false when it is gone.
+func Look(r state.Record) (st State, found bool, err error) {
+	if r.Engine != EngineLibvirt {
+		return Query(r.Runtime, r.ID)
+	}
+	if !r.Controller.Alive() {
+		return st, false, nil
+	}
+	st = State{ID: r.ID, Status: "creating"}
+	if r.Init.Alive() {
+		st.Status, st.PID = "running", r.Init.PID
+	}
+	return st, true, nil
+}
+
 // Query asks the runtime for a container. found is false when it knows none of
 // that ID.
 func Query(r state.Runtime, id string) (st State, found bool, err error) {

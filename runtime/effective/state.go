@@ -159,6 +159,25 @@ func (m Mismatch) String() string {
 	return fmt.Sprintf("%s: asked for %s, found %s: %s", m.Layer, m.Asked, m.Effective, m.Why)
 }
 
+// MismatchError says that less is in force than was asked for.
+type MismatchError struct{ Mismatches []Mismatch }
+
+func (e *MismatchError) Error() string {
+	parts := make([]string, len(e.Mismatches))
+	for i, m := range e.Mismatches {
+		parts[i] = m.String()
+	}
+	return "the container is less confined than asked: " + strings.Join(parts, "; ")
+}
+
+// Check is Compare as an error, a [*MismatchError].
+func Check(asked, effective State) error {
+	if m := Compare(asked, effective); len(m) > 0 {
+		return &MismatchError{m}
+	}
+	return nil
+}
+
 // Compare lists where effective is weaker than asked, in the order of the
 // layers. More confinement than asked for is no mismatch: a process may drop
 // capabilities and install filters of its own.

@@ -24,6 +24,11 @@ type Config struct {
 	Gate bool
 	// Stderr tells that the descriptor behind is the workload's standard error.
 	Stderr bool
+	// NoNewPrivileges is for starters that have not set it themselves.
+	NoNewPrivileges bool
+	// AppArmor is the profile to change to, for starters that have not; empty for
+	// none.
+	AppArmor string
 	// Landlock is the domain; nil for none.
 	Landlock *Landlock
 	// Filters are installed in this order; the last is the newest.
@@ -73,6 +78,9 @@ const (
 	flagGate = 1 << iota
 	flagStderr
 	flagLandlock
+	flagNoNewPrivileges
+	flagAppArmor
+	knownFlags = 1<<iota - 1
 )
 
 // Encode is the form in which a configuration is handed over.
@@ -88,7 +96,16 @@ func (c *Config) Encode() []byte {
 	if c.Landlock != nil {
 		flags |= flagLandlock
 	}
+	if c.NoNewPrivileges {
+		flags |= flagNoNewPrivileges
+	}
+	if c.AppArmor != "" {
+		flags |= flagAppArmor
+	}
 	w.u32(flags)
+	if c.AppArmor != "" {
+		w.bytes([]byte(c.AppArmor))
+	}
 	if l := c.Landlock; l != nil {
 		w.u64(l.HandledFS)
 		w.u64(l.HandledNet)
@@ -135,7 +152,10 @@ func Decode(b []byte) (*Config, error) {
 		return nil, ErrConfig
 	}
 	flags := r.u32()
-	c := &Config{Gate: flags&flagGate != 0, Stderr: flags&flagStderr != 0}
+	c := &Config{Gate: flags&flagGate != 0, Stderr: flags&flagStderr != 0, NoNewPrivileges: flags&flagNoNewPrivileges != 0}
+	if flags&flagAppArmor != 0 {
+		c.AppArmor = string(r.bytes())
+	}
 	if flags&flagLandlock != 0 {
 		l := &Landlock{HandledFS: r.u64(), HandledNet: r.u64(), Scoped: r.u64()}
 		for range r.count(maxRules) {
@@ -149,7 +169,7 @@ func Decode(b []byte) (*Config, error) {
 	for range r.count(maxFilters) {
 		c.Filters = append(c.Filters, Filter{r.u32(), r.bytes()})
 	}
-	if r.bad || len(r.rest) != 0 || flags>>3 != 0 {
+	if r.bad || len(r.rest) != 0 || flags&^knownFlags != 0 || (flags&flagAppArmor != 0) != (c.AppArmor != "") {
 		return nil, ErrConfig
 	}
 	return c, nil

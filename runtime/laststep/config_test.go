@@ -12,7 +12,7 @@ import (
 
 func example() *Config {
 	return &Config{
-		Gate: true, Stderr: true,
+		Gate: true, Stderr: true, NoNewPrivileges: true, AppArmor: "docker-default",
 		Landlock: &Landlock{
 			HandledFS: 1<<40 | 7, HandledNet: 3, Scoped: 1,
 			Paths: []PathRule{{5, "/"}, {6, "/tmp"}}, Ports: []PortRule{{1, 443}},
@@ -22,7 +22,7 @@ func example() *Config {
 }
 
 func TestConfigRoundTrip(t *testing.T) {
-	for _, c := range []*Config{{}, {Gate: true}, {Stderr: true}, {Landlock: &Landlock{}}, example()} {
+	for _, c := range []*Config{{}, {Gate: true}, {Stderr: true}, {NoNewPrivileges: true}, {AppArmor: "p"}, {Landlock: &Landlock{}}, example()} {
 		got, err := Decode(c.Encode())
 		if err != nil {
 			t.Fatal(err)

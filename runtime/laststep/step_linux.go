@@ -26,6 +26,7 @@ const (
 	sysLandlockAddRule      = 445
 	sysLandlockRestrictSelf = 446
 
+	prSetNoNewPrivs      = 38
 	seccompSetModeFilter = 1
 	landlockRulePath     = 1
 	landlockRulePort     = 2
@@ -66,6 +67,14 @@ func Main(argv []string) {
 	// Everything that takes memory comes before the filters, which need not
 	// allow what the Go runtime does to get some.
 	w := prepare(argv[1:])
+	if c.AppArmor != "" {
+		change(c.AppArmor)
+	}
+	if c.NoNewPrivileges {
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
+			die(exitFailed, "no new privileges", errno)
+		}
+	}
 	if c.Landlock != nil {
 		enter(c.Landlock)
 	}
@@ -132,6 +141,25 @@ func closeFD(fd int) { _ = syscall.Close(fd) } // it is open, or is not ours
 func closeOnExec(fd int) {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_SETFD, syscall.FD_CLOEXEC); errno != 0 {
 		die(exitFailed, "gate", errno)
+	}
+}
+
+// change puts the calling thread under an AppArmor profile. Only the thread
+// itself may, so the file is that of the thread.
+//
+// Source: security/apparmor/lsm.c, do_setattr.
+func change(profile string) {
+	fd, err := syscall.Open("/proc/thread-self/attr/apparmor/current", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err == syscall.ENOENT {
+		// Before Linux 5.8 there was one file for whichever module is there.
+		fd, err = syscall.Open("/proc/thread-self/attr/current", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	}
+	if err == nil {
+		_, err = syscall.Write(fd, []byte("changeprofile "+profile))
+		closeFD(fd)
+	}
+	if err != nil {
+		die(exitFailed, "AppArmor profile "+profile, number(err))
 	}
 }
 

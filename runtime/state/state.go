@@ -49,7 +49,8 @@ var (
 type Record struct {
 	ID string `json:"id"`
 	// Engine says who made the container: "palisade" for palisade run, "oci"
-	// for an engine that called palisade-oci.
+	// for an engine that called palisade-oci, "libvirt" for a domain of libvirt's
+	// LXC driver.
 	Engine string        `json:"engine"`
 	Policy policy.Policy `json:"policy"`
 	// Level is the MCS label it holds.
@@ -57,6 +58,10 @@ type Record struct {
 	Created time.Time `json:"created"`
 	Runtime Runtime   `json:"runtime"`
 	Bundle  string    `json:"bundle"`
+	// Controller is the process with which a domain of libvirt lives and ends,
+	// Init the first process inside.
+	Controller *Process `json:"controller,omitempty"`
+	Init       *Process `json:"init,omitempty"`
 	// Image is the root of the unpacked image that it uses, if any.
 	Image   string   `json:"image,omitempty"`
 	Command []string `json:"command"`

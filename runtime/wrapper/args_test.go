@@ -89,13 +89,13 @@ func TestSetPreserved(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	if _, err := loadConfig(map[string]string{"nosuch": "x"}); err == nil || !strings.Contains(err.Error(), "--palisade-nosuch") {
+	if _, err := LoadConfig(map[string]string{"nosuch": "x"}); err == nil || !strings.Contains(err.Error(), "--palisade-nosuch") {
 		t.Errorf("an unknown flag of ours: %v", err)
 	}
-	if _, err := loadConfig(map[string]string{"on-mismatch": "maybe"}); err == nil {
+	if _, err := LoadConfig(map[string]string{"on-mismatch": "maybe"}); err == nil {
 		t.Error("a bad value was taken")
 	}
-	if _, err := loadConfig(map[string]string{"config": "/nosuch"}); err == nil {
+	if _, err := LoadConfig(map[string]string{"config": "/nosuch"}); err == nil {
 		t.Error("a configuration that is not there was taken")
 	}
 }

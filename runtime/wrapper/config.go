@@ -18,12 +18,15 @@ import (
 // ConfigFile is read unless --palisade-config names another file.
 const ConfigFile = "/etc/palisade/oci.json"
 
-// Config says how palisade-oci works on this host. Flags win over the file, the
+// Config says how palisade-oci and palisade-lxc work on this host. Flags win over the file, the
 // file over the defaults.
 type Config struct {
 	// Runtime is the path of the OCI runtime that does the work; empty for the
 	// first of runc and crun that is installed.
 	Runtime string `json:"runtime"`
+	// Emulator is the path of libvirt's own controller of LXC domains, for
+	// palisade-lxc; empty for the one that is installed.
+	Emulator string `json:"emulator"`
 	// Policy is the name of a built-in policy.
 	Policy string `json:"policy"`
 	// State is the state directory.
@@ -35,9 +38,9 @@ type Config struct {
 
 const maxConfigFile = 1 << 20
 
-// loadConfig reads the file that own["config"] names, or ConfigFile if it is
+// LoadConfig reads the file that own["config"] names, or ConfigFile if it is
 // there, and puts the flags over it.
-func loadConfig(own map[string]string) (Config, error) {
+func LoadConfig(own map[string]string) (Config, error) {
 	c := Config{Policy: policy.Default().Name, State: state.Locate(), OnMismatch: "kill"}
 	path, named := own["config"]
 	if !named {
@@ -54,6 +57,8 @@ func loadConfig(own map[string]string) (Config, error) {
 		case "config":
 		case "runtime":
 			c.Runtime = value
+		case "emulator":
+			c.Emulator = value
 		case "policy":
 			c.Policy = value
 		case "state":
@@ -87,8 +92,10 @@ func readConfig(path string, c *Config) error {
 	if err := dec.Decode(c); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
-	if c.Runtime != "" && !filepath.IsAbs(c.Runtime) {
-		return fmt.Errorf("configuration %s: runtime %q: want an absolute path", path, c.Runtime)
+	for name, program := range map[string]string{"runtime": c.Runtime, "emulator": c.Emulator} {
+		if program != "" && !filepath.IsAbs(program) {
+			return fmt.Errorf("configuration %s: %s %q: want an absolute path", path, name, program)
+		}
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	cfg, err := loadConfig(c.own)
+	cfg, err := LoadConfig(c.own)
 	if err != nil {
 		return 0, err
 	}
