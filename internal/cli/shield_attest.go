@@ -53,6 +53,9 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 			if err != nil {
 				return err
 			}
+			if evidence, err = attest.Binary(evidence); err != nil {
+				return e.refuseEvidence(evidenceFile, err)
+			}
 			if collateralDir != "" {
 				if err := addCollateral(&p.Collateral, collateralDir); err != nil {
 					return err
@@ -85,19 +88,20 @@ Exit code 0: authentic, and good enough; 1: not, with the failing field; 125: no
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&evidenceFile, "evidence", "", "`FILE` with the quote or report (required)")
+	fl.StringVar(&evidenceFile, "evidence", "", "`FILE` with the quote or report, as it is, in hexadecimal or in base64 (required)")
 	fl.StringVar(&collateralDir, "collateral", "", "`DIR` with what the vendor publishes about the platform")
 	fl.Int64Var(&at, "at", 0, "verify as of this `UNIXTIME` (default: now)")
 	fl.StringSliceVar(&p.Measurements, "measurement", nil, "accept only this MRENCLAVE, MRTD or MEASUREMENT (`HEX`; may be repeated)")
 	fl.StringSliceVar(&p.Signers, "signer", nil, "accept only this MRSIGNER, MRSIGNERSEAM or ID_KEY_DIGEST (`HEX`; may be repeated)")
 	fl.StringVar(&reportData, "report-data", "", "accept only this REPORTDATA (`HEX`, zeros behind it)")
 	fl.StringVar(&eventLog, "event-log", "", "`FILE` with a trust domain's event log (CCEL), which must give the RTMRs")
-	fl.StringSliceVar(&p.AcceptTCB, "accept-tcb", nil, "accept these `STATUS` values of Intel (default: all but OutOfDate, OutOfDateConfigurationNeeded, Revoked)")
+	fl.StringSliceVar(&p.AcceptTCB, "accept-tcb", nil, "accept these `STATUS` values of Intel (default: all but those that ask for an update or a new start, and Revoked)")
 	fl.Uint64Var(&p.MinSVN, "min-svn", 0, "accept only this security version `N` or higher")
 	fl.Uint32Var(&p.MaxVMPL, "max-vmpl", 3, "accept SNP reports up to this VMPL `N`")
 	fl.BoolVar(&requireCollateral, "require-collateral", false, "refuse when collateral is missing")
 	fl.BoolVar(&denyDebug, "deny-debug", false, "refuse environments in debug mode")
 	fl.BoolVar(&p.AllowTrailing, "allow-trailing", false, "ignore bytes behind the end of a quote (zeros are ignored anyway)")
+	fl.BoolVar(&p.AllowEncryptedPPID, "allow-encrypted-ppid", false, "accept a quote with an encrypted PPID, whose bytes nothing vouches for, with the PCK certificate of the collateral")
 	fl.BoolVar(&p.AllowSim, "allow-insecure-sim", false, "accept simulated evidence, which proves nothing")
 	_ = cmd.MarkFlagRequired("evidence")
 	return cmd

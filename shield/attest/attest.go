@@ -44,6 +44,8 @@ const (
 	SWHardeningNeeded            = "SWHardeningNeeded"
 	ConfigurationNeeded          = "ConfigurationNeeded"
 	ConfigurationAndSWNeeded     = "ConfigurationAndSWHardeningNeeded"
+	TDRelaunchAdvised            = "TDRelaunchAdvised" // the TDX module was updated under a running trust domain
+	TDRelaunchAdvisedConfig      = "TDRelaunchAdvisedConfigurationNeeded"
 	OutOfDate                    = "OutOfDate"
 	OutOfDateConfigurationNeeded = "OutOfDateConfigurationNeeded"
 	Revoked                      = "Revoked"
@@ -89,6 +91,11 @@ type Policy struct {
 	// EventLog is the event log of a trust domain (CCEL): it must give the RTMRs.
 	// Nil: RTMRs are claims that nobody explains.
 	EventLog []byte
+
+	// AllowEncryptedPPID accepts a quote that names its platform by an encrypted
+	// PPID, when the collateral has the PCK certificate. The encrypted bytes
+	// (pck_certification_data) are then the only ones of the quote that nothing vouches for.
+	AllowEncryptedPPID bool
 
 	// AllowTrailing cuts off what lies behind the end of a quote, whatever it is.
 	// Zeros, which buffers of a fixed size leave there, always are.

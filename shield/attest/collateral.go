@@ -7,11 +7,15 @@ import (
 	"crypto/x509"
 	_ "embed" // the vendors' roots
 	"encoding/asn1"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,46 +61,120 @@ type Signed struct {
 }
 
 // Add takes one file of collateral, whatever it is: a document of Intel's
-// service as JSON (alone, or with others and their issuer chains in one object),
-// certificates and revocation lists in PEM or DER, an issuer chain as it comes in
-// an HTTP header. It reports false when it is none of these.
-func (c *Collateral) Add(name string, data []byte) bool {
-	trimmed := bytes.TrimSpace(data)
-	if len(trimmed) > 0 && trimmed[0] == '{' {
-		return c.addJSON(name, trimmed)
+// service as JSON (alone, printed anew, or with others and their issuer chains in
+// one object), certificates and revocation lists in PEM, DER, hexadecimal or
+// base64, an issuer chain as it comes in an HTTP header, a whole HTTP response, the
+// certificate table of an SNP host. It reports false when it is none of these.
+func (c *Collateral) Add(name string, data []byte) bool { return c.add(name, data, 0) }
+
+// maxNesting bounds documents within documents.
+const maxNesting = 6
+
+func (c *Collateral) add(name string, data []byte, depth int) bool {
+	trimmed := bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	if len(trimmed) == 0 || depth > maxNesting || isQuote(data) {
+		return false
 	}
-	if bytes.Contains(data, []byte("%20CERTIFICATE-----")) {
-		if s, err := url.QueryUnescape(string(trimmed)); err == nil {
-			data = []byte(s)
-		}
+	if bytes.HasPrefix(trimmed, []byte("HTTP/")) {
+		return c.addResponse(name, trimmed, depth)
 	}
-	found := false
-	for rest := data; ; {
+	if trimmed[0] == '{' {
+		return c.addJSON(name, trimmed, depth)
+	}
+	if trimmed[0] == '[' {
+		return c.addValue(name, trimmed, depth)
+	}
+	text := bytes.Count(data, []byte{0}) < 8
+	found := text && c.addEncoded(name, trimmed, depth)
+	read := 0
+	for rest := data; text; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		found = c.addDER(block.Bytes) || found
+		if c.addDER(block.Bytes) {
+			read++
+		}
 	}
-	if found {
+	// A file of which something cannot be read is damaged as a whole: what is missing
+	// might be what counts.
+	for _, kind := range []string{"BEGIN", "END"} {
+		if text && bytes.Count(data, []byte(kind+" CERTIFICATE-----"))+bytes.Count(data, []byte(kind+" X509 CRL-----")) > read {
+			c.Damaged = append(c.Damaged, Damage{name, "holds certificates or revocation lists that cannot be read"})
+			return true
+		}
+	}
+	if found || read > 0 {
 		return true
 	}
-	if bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) || bytes.Contains(data, []byte("-----BEGIN X509 CRL-----")) {
-		c.Damaged = append(c.Damaged, Damage{name, "holds no certificate or revocation list that can be read"})
+	if c.addDER(data) || c.addTable(name, data) {
 		return true
 	}
-	if c.addDER(data) {
-		return true
-	}
-	if b, err := hex.DecodeString(string(trimmed)); err == nil && len(b) > 0 {
-		return c.addDER(b)
+	if b, ok := unarmoured(trimmed); ok {
+		return c.addDER(b) || bytes.HasPrefix(b, []byte("-----BEGIN ")) && c.add(name, b, depth+1)
 	}
 	return false
 }
 
+// addResponse takes an HTTP response as it came: the chain is in the header.
+func (c *Collateral) addResponse(name string, b []byte, depth int) bool {
+	b = bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n"))
+	head, body, _ := bytes.Cut(b, []byte("\n\n"))
+	found := c.addEncoded(name, head, depth)
+	return c.add(name, body, depth+1) || found
+}
+
+// addEncoded takes percent-encoded chains out of a text, such as a list of HTTP headers.
+func (c *Collateral) addEncoded(name string, text []byte, depth int) bool {
+	found := false
+	for word := range strings.FieldsSeq(string(text)) {
+		i := strings.Index(word, "-----BEGIN%20")
+		unescape := url.PathUnescape
+		if i < 0 {
+			i, unescape = strings.Index(word, "-----BEGIN+"), url.QueryUnescape
+		}
+		if i < 0 {
+			continue
+		}
+		if s, err := unescape(word[i:]); err == nil && !strings.Contains(s, "-----BEGIN%20") {
+			found = c.add(name, []byte(s), depth+1) || found
+		}
+	}
+	return found
+}
+
+// addTable takes the certificate table that an SNP host gives its guests, as
+// configfs-tsm has it in a file of its own.
+func (c *Collateral) addTable(name string, b []byte) bool {
+	if len(b) < 48 || !slices.Contains(snpTableIDs, hex.EncodeToString(b[:16])) {
+		return false
+	}
+	list, err := certTable(b)
+	if err != nil {
+		c.Damaged = append(c.Damaged, Damage{name, err.Error()})
+		return true
+	}
+	c.Certificates = append(c.Certificates, list...)
+	return true
+}
+
+// unarmoured decodes hexadecimal and base64, in lines or not.
+func unarmoured(text []byte) ([]byte, bool) {
+	s := strings.Join(strings.Fields(string(text)), "")
+	if b, err := hex.DecodeString(strings.TrimPrefix(s, "0x")); err == nil {
+		return b, true
+	}
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		if b, err := enc.DecodeString(s); err == nil {
+			return b, true
+		}
+	}
+	return nil, false
+}
+
 func (c *Collateral) addDER(b []byte) bool {
-	if cert, err := x509.ParseCertificate(b); err == nil {
-		c.Certificates = append(c.Certificates, cert)
+	if certs, err := x509.ParseCertificates(b); err == nil && len(certs) > 0 {
+		c.Certificates = append(c.Certificates, certs...)
 		return true
 	}
 	if crl, err := x509.ParseRevocationList(b); err == nil {
@@ -106,7 +184,7 @@ func (c *Collateral) addDER(b []byte) bool {
 	return false
 }
 
-func (c *Collateral) addJSON(name string, b []byte) bool {
+func (c *Collateral) addJSON(name string, b []byte, depth int) bool {
 	var doc map[string]json.RawMessage
 	if err := json.Unmarshal(b, &doc); err != nil {
 		if bytes.Contains(b, []byte(`cbLevel`)) || bytes.Contains(b, []byte(`tcbSt`)) {
@@ -123,6 +201,7 @@ func (c *Collateral) addJSON(name string, b []byte) bool {
 		return s
 	}
 	found := false
+	done := map[string]bool{}
 	add := func(list *[]Signed, body []byte, sig json.RawMessage) {
 		found = true
 		raw, ok := signature(sig)
@@ -140,39 +219,75 @@ func (c *Collateral) addJSON(name string, b []byte) bool {
 		{&c.TCBInfo, "tcbInfo", [][2]string{{"tcb_info", "tcb_info_signature"}, {"raw_tcb_info", "signature"}}},
 		{&c.QEIdentity, "enclaveIdentity", [][2]string{{"qe_identity", "qe_identity_signature"}, {"raw_enclave_identity", "signature"}}},
 	} {
-		if body := doc[d.key]; body != nil {
+		// With its signature beside it; without one it may be the name of a whole document.
+		if body := doc[d.key]; len(body) > 0 && body[0] == '{' && (doc["signature"] != nil || !bytes.Contains(body, []byte(`"signature"`))) {
 			add(d.list, body, doc["signature"])
+			done[d.key] = true
 		}
 		for _, k := range d.strings {
-			switch s := str(k[0]); {
-			case s == "":
-			case doc[k[1]] != nil:
+			if s := str(k[0]); s != "" && doc[k[1]] != nil {
 				add(d.list, []byte(s), doc[k[1]])
-			default:
-				found = c.addJSON(name, []byte(s)) || found
+				done[k[0]], done[k[1]] = true, true
 			}
 		}
 	}
-	for key, raw := range doc {
-		// Chains and revocation lists in one object with the rest, as quote
-		// verification libraries pass them on: a string or a list of them.
-		var list []string
-		if s := str(key); s != "" {
-			list = []string{s}
-		} else if json.Unmarshal(raw, &list) != nil {
-			continue
-		}
-		for _, s := range list {
-			if strings.Contains(s, "BEGIN CERTIFICATE") || strings.Contains(s, "BEGIN%20CERTIFICATE") || strings.HasSuffix(key, "crl") {
-				found = c.Add(name+"."+key, []byte(s)) || found
-			}
+	// Chains, revocation lists and other documents in one object with the rest, as
+	// quote verification libraries pass them on.
+	for _, key := range slices.Sorted(maps.Keys(doc)) {
+		if !done[key] {
+			found = c.addValue(name+"."+key, doc[key], depth) || found
 		}
 	}
-	if !found && (bytes.Contains(b, []byte(`cbLevel`)) || bytes.Contains(b, []byte(`tcbSt`))) {
+	if !found && depth == 0 && (bytes.Contains(b, []byte(`cbLevel`)) || bytes.Contains(b, []byte(`tcbSt`))) {
 		c.Damaged = append(c.Damaged, Damage{name, "is neither TCB info nor an enclave identity"})
 		found = true
 	}
 	return found
+}
+
+// addValue takes what is in a JSON value: a document, text, bytes as a list of
+// numbers, or a list of these.
+func (c *Collateral) addValue(name string, raw []byte, depth int) bool {
+	if depth >= maxNesting || len(raw) < 64 {
+		return false // too short for anything
+	}
+	switch raw[0] {
+	case '{':
+		return c.addJSON(name, raw, depth+1)
+	case '"':
+		var s string
+		return json.Unmarshal(raw, &s) == nil && c.add(name, []byte(s), depth+1)
+	case '[':
+		if b, ok := numbers(raw); ok {
+			return c.add(name, b, depth+1)
+		}
+		var list []json.RawMessage
+		if json.Unmarshal(raw, &list) != nil {
+			return false
+		}
+		found := false
+		for i, x := range list {
+			found = c.addValue(fmt.Sprintf("%s[%d]", name, i), x, depth+1) || found
+		}
+		return found
+	}
+	return false
+}
+
+// numbers reads bytes as a list of numbers.
+func numbers(raw []byte) ([]byte, bool) {
+	var wide []uint16
+	if json.Unmarshal(raw, &wide) != nil {
+		return nil, false
+	}
+	b := make([]byte, len(wide))
+	for i, n := range wide {
+		if n > 255 {
+			return nil, false
+		}
+		b[i] = uint8(n)
+	}
+	return b, true
 }
 
 // signature reads r ‖ s in hexadecimal, or bytes as a list of numbers: r ‖ s or
@@ -183,22 +298,15 @@ func signature(raw json.RawMessage) ([]byte, bool) {
 		b, err := hex.DecodeString(text)
 		return b, err == nil && len(b) == 64
 	}
-	var numbers []uint8
-	var wide []uint16
-	if json.Unmarshal(raw, &wide) != nil {
+	list, ok := numbers(raw)
+	if !ok {
 		return nil, false
 	}
-	for _, n := range wide {
-		if n > 255 {
-			return nil, false
-		}
-		numbers = append(numbers, uint8(n))
-	}
-	if len(numbers) == 64 {
-		return numbers, true
+	if len(list) == 64 {
+		return list, true
 	}
 	var rs struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(numbers, &rs); err != nil || len(rest) > 0 || rs.R.Sign() < 0 || rs.S.Sign() < 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
+	if rest, err := asn1.Unmarshal(list, &rs); err != nil || len(rest) > 0 || rs.R.Sign() < 0 || rs.S.Sign() < 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
 		return nil, false
 	}
 	out := make([]byte, 64)

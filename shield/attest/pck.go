@@ -25,7 +25,10 @@ type pck struct {
 	missing []string // revocation lists
 }
 
-const chainField = "pck_certification_data"
+const (
+	chainField = "pck_certification_data"
+	pckSubject = "Intel SGX PCK Certificate"
+)
 
 // pckChain verifies the chain in a quote: leaf, intermediate and root in PEM, in
 // any order behind the leaf.
@@ -49,6 +52,11 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 	if isIntelRoot(ca) {
 		ca, root = root, ca
 	}
+	return c.verifyPCK(leaf, ca, root, now)
+}
+
+// verifyPCK verifies a PCK certificate up to Intel's root.
+func (c *Collateral) verifyPCK(leaf, ca, root *x509.Certificate, now time.Time) (*pck, error) {
 	// Intel issued the root's certificate more than once; the key is what counts.
 	if !isIntelRoot(root) || root.CheckSignatureFrom(root) != nil {
 		return nil, bad(chainField, "the root is not Intel's")
@@ -62,7 +70,7 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 	if reason := validAt(root, now); reason != "" {
 		return nil, bad(chainField, "certificate %s %s", root.Subject.CommonName, reason)
 	}
-	if leaf.Subject.CommonName != "Intel SGX PCK Certificate" || leaf.IsCA {
+	if leaf.Subject.CommonName != pckSubject || leaf.IsCA {
 		return nil, bad(chainField, "the first certificate is for %q, not a PCK certificate", leaf.Subject.CommonName)
 	}
 	p, err := pckExtensions(leaf)
@@ -84,6 +92,89 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 	return p, nil
 }
 
+// pckLookup finds the certificate of a platform that a quote names without giving
+// it: the one in the collateral whose key signed the quoting enclave's report.
+// Every byte of the name that anything can vouch for is compared with it.
+// Source: Intel SGX ECDSA QuoteLibReference, "QE certification data" types 1 to 4.
+func (c *Collateral) pckLookup(q *quote, allowEncrypted bool, now time.Time) (*pck, error) {
+	certs := c.Certificates
+	ppid := map[uint16]int{certPPID: 16, certPPID2048: 256, certPPID3072: 384}[q.certType]
+	switch {
+	case q.certType == certPCKLeaf:
+		ders, err := strictPEM(q.certData)
+		if err != nil {
+			return nil, err
+		}
+		if len(ders) != 1 {
+			return nil, bad(chainField, "holds %d certificates, want 1", len(ders))
+		}
+		leaf, err := x509.ParseCertificate(ders[0])
+		if err != nil {
+			return nil, bad(chainField, "certificate 1 cannot be read: %v", err)
+		}
+		certs = append([]*x509.Certificate{leaf}, certs...)
+	case ppid == 0:
+		return nil, bad(chainField+".type", "is %d, known are 1 to 5", q.certType)
+	case len(q.certData) != ppid+20:
+		return nil, bad(chainField+".size", "is %d, want %d", len(q.certData), ppid+20)
+	}
+	for _, leaf := range certs {
+		key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+		if !ok || leaf.Subject.CommonName != pckSubject || !verifyP256(key, q.qeReport, q.qeSig) {
+			continue
+		}
+		ca := c.find(leaf.Issuer.CommonName, leaf.RawIssuer)
+		if ca == nil {
+			return nil, bad("collateral.pck_chain", "no certificate of %s, which issued the PCK certificate", leaf.Issuer.CommonName)
+		}
+		p, err := c.verifyPCK(leaf, ca, intelRoot(), now)
+		if err != nil || q.certType == certPCKLeaf {
+			return p, err
+		}
+		return p, q.checkName(p, ppid, allowEncrypted)
+	}
+	if q.certType == certPCKLeaf {
+		return nil, bad("qe_report_signature", "does not verify under the PCK certificate's key")
+	}
+	return nil, bad(chainField+".type", "is %d: the quote names its platform without a certificate, and the collateral has no PCK certificate whose key signed it", q.certType)
+}
+
+// checkName compares the name of a platform in a quote with its certificate.
+func (q *quote) checkName(p *pck, ppid int, allowEncrypted bool) error {
+	r := &reader{b: q.certData}
+	if id := r.take(chainField+".ppid", ppid); q.certType == certPPID {
+		if !bytes.Equal(id, p.ppid) {
+			return bad(chainField+".ppid", "is %x, the PCK certificate is for %x", id, p.ppid)
+		}
+	} else if !allowEncrypted {
+		return bad(chainField+".type", "is %d: nothing vouches for the encrypted PPID's bytes, and this was not allowed", q.certType)
+	}
+	if svn := r.take(chainField+".cpu_svn", 16); !bytes.Equal(svn, q.qeReport[:16]) {
+		return bad(chainField+".cpu_svn", "is %x, the quoting enclave ran on %x", svn, q.qeReport[:16])
+	}
+	want := p.pceSVN
+	if q.version == 3 {
+		want = int(le.Uint16(q.signed[10:]))
+	}
+	if svn := r.u16(chainField + ".pce_svn"); int(svn) != want {
+		return bad(chainField+".pce_svn", "is %d, want %d", svn, want)
+	}
+	if id := r.take(chainField+".pce_id", 2); !bytes.Equal(id, p.pceID[:]) {
+		return bad(chainField+".pce_id", "is %x, the PCK certificate is for %x", id, p.pceID)
+	}
+	return r.err
+}
+
+// find finds a CA's certificate.
+func (c *Collateral) find(name string, subject []byte) *x509.Certificate {
+	for _, x := range c.Certificates {
+		if x.IsCA && x.Subject.CommonName == name && bytes.Equal(x.RawSubject, subject) {
+			return x
+		}
+	}
+	return nil
+}
+
 func isIntelRoot(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawSubjectPublicKeyInfo, intelRoot().RawSubjectPublicKeyInfo) && bytes.Equal(c.RawSubject, intelRoot().RawSubject)
 }
@@ -93,11 +184,16 @@ func isIntelRoot(c *x509.Certificate) bool {
 // final zero byte or not.
 func strictPEM(data []byte) ([][]byte, error) {
 	text := string(bytes.TrimSuffix(data, []byte{0}))
+	if strings.Contains(text, "\x01") {
+		return nil, bad(chainField, "holds something beside the certificates")
+	}
+	// Some quoting libraries put certificates behind each other without a line end.
+	text = strings.ReplaceAll(text, "-----END CERTIFICATE----------BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----\x01-----BEGIN CERTIFICATE-----")
 	end := "\n"
 	if strings.Contains(text, "\r\n") {
 		end = "\r\n"
 	}
-	lines := strings.Split(strings.TrimSuffix(text, end), end)
+	lines := strings.Split(strings.ReplaceAll(strings.TrimSuffix(text, end), "\x01", end), end)
 	var out [][]byte
 	var body []string
 	inside := false

@@ -22,6 +22,10 @@ const (
 
 	attKeyECDSA256 = 2
 
+	certPPID     = 1
+	certPPID2048 = 2
+	certPPID3072 = 3
+	certPCKLeaf  = 4
 	certPCKChain = 5
 	certQEReport = 6
 )
@@ -43,6 +47,11 @@ type quote struct {
 	certType uint16
 	certData []byte
 	trailing int // bytes behind the end that were left out
+}
+
+// isQuote tells a quote, which may lie beside the collateral, from everything else.
+func isQuote(b []byte) bool {
+	return len(b) >= quoteHeaderSize && le.Uint16(b) >= 3 && le.Uint16(b) <= 5 && [16]byte(b[12:28]) == intelQE
 }
 
 // parseQuote takes a quote apart. Every byte belongs to a field: what is left
@@ -141,10 +150,13 @@ func verifyQuote(b []byte, p *Policy, now time.Time) (Claims, error) {
 }
 
 func (q *quote) verify(p *Policy, now time.Time) (Claims, error) {
-	if q.certType != certPCKChain {
-		return Claims{}, bad("pck_certification_data.type", "is %d, want 5 (PCK certificate chain): the certificate of an encrypted PPID cannot be looked up here", q.certType)
+	var pck *pck
+	var err error
+	if q.certType == certPCKChain {
+		pck, err = p.Collateral.pckChain(q.certData, now)
+	} else {
+		pck, err = p.Collateral.pckLookup(q, p.AllowEncryptedPPID, now)
 	}
-	pck, err := p.Collateral.pckChain(q.certData, now)
 	if err != nil {
 		return Claims{}, err
 	}

@@ -337,6 +337,14 @@ func endorsementExtensions(cert *x509.Certificate, field string) (*endorsement, 
 	return e, nil
 }
 
+// snpTableIDs are the GUIDs of certificates in a table, as they lie in memory.
+var snpTableIDs = []string{
+	"8d75da6364e66445adc5f4b93be8accd", // VCEK
+	"c24b07a85aa23e48aae639c045a0b8a1", // VLEK
+	"79b3b74aacbbe44fa02f05aef327c782", // ASK
+	"a406b4c003a8524997433fb6014cd0ae", // ARK
+}
+
 // certTable reads the certificates that an extended report carries behind it.
 // Source: AMD GHCB specification (56421), SNP extended guest request.
 func certTable(b []byte) ([]*x509.Certificate, error) {
@@ -345,12 +353,6 @@ func certTable(b []byte) ([]*x509.Certificate, error) {
 	}
 	if len(b) < 24 {
 		return nil, bad("trailing", "%d bytes behind the end of the report", len(b))
-	}
-	known := []string{ // GUIDs as they lie in memory
-		"8d75da6364e66445adc5f4b93be8accd", // VCEK
-		"c24b07a85aa23e48aae639c045a0b8a1", // VLEK
-		"79b3b74aacbbe44fa02f05aef327c782", // ASK
-		"a406b4c003a8524997433fb6014cd0ae", // ARK
 	}
 	var list []*x509.Certificate
 	used := make([]bool, len(b))
@@ -371,7 +373,7 @@ func certTable(b []byte) ([]*x509.Certificate, error) {
 		if uint64(off)+uint64(n) > uint64(len(b)) {
 			return nil, bad("certificate_table", "entry %d lies outside of the evidence", at/24)
 		}
-		if !slices.Contains(known, hex.EncodeToString(b[at:at+16])) {
+		if !slices.Contains(snpTableIDs, hex.EncodeToString(b[at:at+16])) {
 			return nil, bad("certificate_table", "entry %d has unknown id %x", at/24, b[at:at+16])
 		}
 		c, err := x509.ParseCertificate(b[off : off+n])

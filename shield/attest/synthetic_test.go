@@ -82,6 +82,8 @@ type intel struct {
 	qeMRSIGNER                     [32]byte
 	tcbInfo, qeIdentity            map[string]any
 	crlCA, crlRoot                 []byte
+	certType                       uint16 // of the certification data; 0: the chain
+	certData                       []byte
 }
 
 func sgxExtension(t *testing.T, fmspc []byte, svn [16]int, pce int) pkix.Extension {
@@ -263,7 +265,11 @@ func (v *intel) quote(version uint16, tee TEE, size int, qeSVN uint16, edit func
 	}
 	inner := append(slices.Clone(qe), v.rs(v.pckKey, qe)...)
 	inner = append(le.AppendUint16(inner, uint16(len(auth))), auth...)
-	inner = le.AppendUint32(le.AppendUint16(inner, certPCKChain), uint32(len(chain)))
+	kind := uint16(certPCKChain)
+	if v.certType != 0 {
+		kind, chain = v.certType, v.certData
+	}
+	inner = le.AppendUint32(le.AppendUint16(inner, kind), uint32(len(chain)))
 	inner = append(inner, chain...)
 	sig := append(v.rs(v.attKey, q), key...)
 	if version >= 4 {
@@ -460,12 +466,12 @@ func TestStrictPEM(t *testing.T) {
 		}
 		return s + "-----END CERTIFICATE-----" + end
 	}
-	for _, good := range []string{text(64, "\n"), text(76, "\n"), text(64, "\r\n"), text(64, "\n") + "\x00", strings.TrimSuffix(text(76, "\n"), "\n"), text(64, "\n") + text(64, "\n")} {
+	for _, good := range []string{text(64, "\n"), text(76, "\n"), text(64, "\r\n"), text(64, "\n") + "\x00", strings.TrimSuffix(text(76, "\n"), "\n"), text(64, "\n") + text(64, "\n"), strings.TrimSuffix(text(64, "\n"), "\n") + text(64, "\n")} {
 		if _, err := strictPEM([]byte(good)); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{" " + text(64, "\n"), text(64, "\n") + "\n", text(64, "\n") + "x", text(64, "\n") + "\x00\x00", strings.Replace(text(64, "\n"), "\n", "\r\n", 1), text(64, "\n")[:80]} {
+	for _, bad := range []string{" " + text(64, "\n"), strings.TrimSuffix(text(64, "\n"), "\n") + "\x01" + text(64, "\n"), text(64, "\n") + "\n", text(64, "\n") + "x", text(64, "\n") + "\x00\x00", strings.Replace(text(64, "\n"), "\n", "\r\n", 1), text(64, "\n")[:80]} {
 		if _, err := strictPEM([]byte(bad)); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -31,14 +31,8 @@ type tcbInfo struct {
 		Attributes     hexa `json:"attributes"`
 		AttributesMask hexa `json:"attributesMask"`
 	} `json:"tdxModule"`
-	TDXModules []struct {
-		ID             string         `json:"id"`
-		MRSIGNER       hexa           `json:"mrsigner"`
-		Attributes     hexa           `json:"attributes"`
-		AttributesMask hexa           `json:"attributesMask"`
-		Levels         []enclaveLevel `json:"tcbLevels"`
-	} `json:"tdxModuleIdentities"`
-	Levels []tcbLevel `json:"tcbLevels"`
+	TDXModules []tdxModule `json:"tdxModuleIdentities"`
+	Levels     []tcbLevel  `json:"tcbLevels"`
 }
 
 type tcbLevel struct {
@@ -144,12 +138,52 @@ func (h *hexa) UnmarshalText(b []byte) error {
 
 // severity orders the verdicts; unknown ones are worst.
 func severity(status string) int {
-	for i, s := range []string{UpToDate, SWHardeningNeeded, ConfigurationNeeded, ConfigurationAndSWNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked} {
+	for i, s := range []string{UpToDate, SWHardeningNeeded, ConfigurationNeeded, ConfigurationAndSWNeeded, TDRelaunchAdvised, TDRelaunchAdvisedConfig, OutOfDate, OutOfDateConfigurationNeeded, Revoked} {
 		if s == status {
 			return i
 		}
 	}
 	return 100
+}
+
+// converge puts the verdicts on two parts of a platform together: the worse one, but
+// what is out of date and what needs configuration add up.
+// Source: Intel QuoteVerificationReference, convergence of TCB statuses.
+func converge(a, b string) string {
+	if severity(a) < severity(b) {
+		a, b = b, a
+	}
+	if a == OutOfDate && (b == ConfigurationNeeded || b == ConfigurationAndSWNeeded || b == TDRelaunchAdvisedConfig) {
+		return OutOfDateConfigurationNeeded
+	}
+	return a
+}
+
+// relaunch says whether a trust domain that is out of date would not be, were it
+// started anew: its host has updated the TDX module under it, which reports of TDX 1.5
+// show, and everything else is up to date.
+// Source: Intel SGX/TDX DCAP quote verification, TD relaunch check.
+func (t *tcbInfo) relaunch(q *quote, qe, sgx, tdx, module string) string {
+	if len(q.body) != tdReport15 || severity(qe) >= severity(OutOfDate) || severity(sgx) > severity(ConfigurationAndSWNeeded) ||
+		tdx != OutOfDate && tdx != OutOfDateConfigurationNeeded || module != OutOfDate {
+		return tdx
+	}
+	now, best := q.body[584:600], t.Levels[0].TCB.TDX
+	need := best[0]
+	if now[1] > 0 {
+		m := t.moduleOf(now[1])
+		if m == nil || len(m.Levels) == 0 || m.Levels[0].TCB.ISVSVN == nil {
+			return tdx
+		}
+		need = *m.Levels[0].TCB.ISVSVN
+	}
+	switch {
+	case int(now[0]) < need || int(now[2]) < best[2]:
+		return tdx
+	case sgx == ConfigurationNeeded || sgx == ConfigurationAndSWNeeded || tdx == OutOfDateConfigurationNeeded:
+		return TDRelaunchAdvisedConfig
+	}
+	return TDRelaunchAdvised
 }
 
 // evaluateTCB asks Intel's collateral about the platform, the TDX module and the
@@ -178,43 +212,53 @@ func (p *Policy) evaluateTCB(c *Claims, q *quote, k *pck, now time.Time) error {
 	if len(c.Missing) > 0 && !p.AllowMissingCollateral && (info == nil || id == nil) {
 		return bad("collateral."+strings.Join(c.Missing, "+"), "is missing for %s platform %x", q.tee, k.fmspc)
 	}
-	worst := func(status, date string, advisories []string) {
-		if c.TCBStatus == NotEvaluated || severity(status) > severity(c.TCBStatus) {
-			c.TCBStatus, c.TCBDate = status, date
+	// The date is that of the level which decides.
+	dated := func(l *enclaveLevel, worst string) {
+		c.Advisories = append(c.Advisories, l.Advisories...)
+		if worst == "" || severity(l.Status) > severity(worst) {
+			c.TCBDate = l.Date
 		}
-		c.Advisories = append(c.Advisories, advisories...)
 	}
+	qe := UpToDate
 	if id != nil {
 		level, err := id.match(q.qeReport)
 		if err != nil {
 			return err
 		}
-		worst(level.Status, level.Date, level.Advisories)
+		dated(level, "")
+		qe = level.Status
 	}
 	if info == nil {
 		// The quoting enclave alone is no verdict on the platform.
-		if severity(c.TCBStatus) <= severity(SWHardeningNeeded) {
+		if c.TCBStatus = qe; severity(qe) <= severity(SWHardeningNeeded) {
 			c.TCBStatus, c.TCBDate = NotEvaluated, ""
 		}
 		return nil
 	}
+	worst := qe
+	var module *enclaveLevel
 	if q.tee == TDX {
-		module, err := info.module(q.body)
-		if err != nil {
+		if module, err = info.module(q.body); err != nil {
 			return err
 		}
 		if module != nil {
-			worst(module.Status, module.Date, module.Advisories)
+			dated(module, worst)
+			worst = converge(worst, module.Status)
 		}
 	}
-	level := info.level(q, k)
+	level, sgx := info.level(q, k)
 	if level == nil {
 		return bad("tcb_status", "the platform is below every level that Intel lists for %x: components %v, PCE %d%s", k.fmspc, k.cpu, k.pceSVN, tdxSVN(q))
 	}
-	worst(level.Status, level.Date, level.Advisories)
-	if id == nil {
+	status := level.Status
+	if module != nil {
+		status = info.relaunch(q, qe, sgx, converge(status, module.Status), module.Status)
+	}
+	c.Advisories = append(c.Advisories, level.Advisories...)
+	if id == nil && module == nil || severity(level.Status) > severity(worst) {
 		c.TCBDate = level.Date
 	}
+	c.TCBStatus = converge(status, qe)
 	return nil
 }
 
@@ -225,8 +269,9 @@ func tdxSVN(q *quote) string {
 	return fmt.Sprintf(", TDX %v", q.body[:16])
 }
 
-// level finds the first level that the platform reaches.
-func (t *tcbInfo) level(q *quote, k *pck) *tcbLevel {
+// level finds the first level that the platform reaches, and of a TDX platform also
+// the verdict on what it has beside TDX.
+func (t *tcbInfo) level(q *quote, k *pck) (l *tcbLevel, sgx string) {
 next:
 	for i := range t.Levels {
 		l := &t.Levels[i]
@@ -237,6 +282,9 @@ next:
 		}
 		if k.pceSVN < l.TCB.PCE {
 			continue
+		}
+		if sgx == "" {
+			sgx = l.Status
 		}
 		if q.tee == TDX {
 			// With a TDX module of version 1 or higher, its own levels say about
@@ -251,7 +299,25 @@ next:
 				}
 			}
 		}
-		return l
+		return l, sgx
+	}
+	return nil, sgx
+}
+
+// tdxModule is Intel's identity of one version of the TDX module.
+type tdxModule struct {
+	ID             string         `json:"id"`
+	MRSIGNER       hexa           `json:"mrsigner"`
+	Attributes     hexa           `json:"attributes"`
+	AttributesMask hexa           `json:"attributesMask"`
+	Levels         []enclaveLevel `json:"tcbLevels"`
+}
+
+func (t *tcbInfo) moduleOf(version byte) *tdxModule {
+	for i := range t.TDXModules {
+		if strings.EqualFold(t.TDXModules[i].ID, fmt.Sprintf("TDX_%02X", version)) {
+			return &t.TDXModules[i]
+		}
 	}
 	return nil
 }
@@ -280,10 +346,7 @@ func (t *tcbInfo) module(body []byte) (*enclaveLevel, error) {
 		}
 		return nil, check(t.TDXModule.MRSIGNER, t.TDXModule.Attributes, t.TDXModule.AttributesMask)
 	}
-	for _, m := range t.TDXModules {
-		if !strings.EqualFold(m.ID, fmt.Sprintf("TDX_%02X", version)) {
-			continue
-		}
+	if m := t.moduleOf(version); m != nil {
 		if err := check(m.MRSIGNER, m.Attributes, m.AttributesMask); err != nil {
 			return nil, err
 		}
@@ -446,7 +509,19 @@ const tcbSigner = "Intel SGX TCB Signing"
 // hasIntelChain says whether the collateral brings an issuer chain of its own. If
 // so, that one has to do; if not, the certificates that come with the program are used.
 func (c *Collateral) hasIntelChain() bool {
-	return slices.ContainsFunc(c.Certificates, func(x *x509.Certificate) bool { return bytes.Equal(x.RawIssuer, intelRoot().RawSubject) })
+	return slices.ContainsFunc(c.Certificates, func(x *x509.Certificate) bool {
+		return x.Subject.CommonName == tcbSigner || bytes.Equal(x.RawIssuer, intelRoot().RawSubject)
+	})
+}
+
+// verify verifies the signature over the body, or over the body without white
+// space, which is what Intel signs, when somebody has printed the document anew.
+func (s *Signed) verify(k *ecdsa.PublicKey) bool {
+	if verifyP256(k, s.Body, s.Signature) {
+		return true
+	}
+	var b bytes.Buffer
+	return json.Compact(&b, s.Body) == nil && b.Len() < len(s.Body) && verifyP256(k, b.Bytes(), s.Signature)
 }
 
 // signer finds the certificate that signed a document: one that is valid at the
@@ -464,7 +539,7 @@ func (c *Collateral) signer(s *Signed, field string, now time.Time) (*x509.Certi
 		}
 		found = true
 		k, ok := cert.PublicKey.(*ecdsa.PublicKey)
-		if !ok || k.Curve != elliptic.P256() || !verifyP256(k, s.Body, s.Signature) {
+		if !ok || k.Curve != elliptic.P256() || !s.verify(k) {
 			continue
 		}
 		if signer == nil || validAt(cert, now) == "" {
