@@ -110,6 +110,15 @@ func (r *Registry) pairIsFree(tx Tx, irregular []held, sensitivity string, k int
 			return "", false, err
 		}
 	}
+	if x, ok := tx.(Indexed); ok && regular {
+		switch x.Pair(i, j) {
+		case PairHeld:
+			return "", false, nil
+		case PairFree:
+			return level, true, nil
+		case PairRests, PairUnknown:
+		}
+	}
 	if taken, err := r.taken(tx, level); err != nil || taken {
 		return "", false, err
 	}

@@ -61,6 +61,9 @@ type Record struct {
 	Since   time.Time `json:"since"`
 }
 
+// Rests tells of an ID whether it is a record of quarantine.
+func Rests(id string) bool { return strings.HasPrefix(id, quarantinePrefix) }
+
 // Live tells whether something may carry the label now.
 func (r Record) Live() bool { return r.State != Quarantine }
 

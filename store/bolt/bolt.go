@@ -35,6 +35,7 @@ var (
 	bucketIDs       = []byte("id")        // ID → record as JSON
 	bucketLevels    = []byte("level")     // level → ID
 	bucketIrregular = []byte("irregular") // ID of a record whose level is no plain pair → nothing
+	// and bucketRecent, in recent.go
 )
 
 // Registry is a [svirt.Store] in one file. It is safe for concurrent use by
@@ -68,13 +69,42 @@ func (s *Registry) open(readOnly bool) (*bbolt.DB, error) {
 	return db, nil
 }
 
-func (s *Registry) with(readOnly bool, fn func(*bbolt.DB) error) (err error) {
+// with opens the file for fn, its changes merged.
+func (s *Registry) with(readOnly bool, fn func(*bbolt.DB) error) error {
+	for {
+		left, err := s.once(readOnly, func(db *bbolt.DB) error {
+			left, err := unmerged(db)
+			switch {
+			case err != nil:
+				return err
+			case left && readOnly:
+				return errPending
+			case left:
+				if err := merge(db); err != nil {
+					return err
+				}
+			}
+			return fn(db)
+		})
+		if !left {
+			return err
+		}
+		// Its owner was killed.
+		if _, err := s.once(false, merge); err != nil {
+			return err
+		}
+	}
+}
+
+var errPending = errors.New("label registry has changes to merge")
+
+func (s *Registry) once(readOnly bool, fn func(*bbolt.DB) error) (pending bool, err error) {
 	db, err := s.open(readOnly)
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return fn(db)
+	err = fn(db)
+	return errors.Is(err, errPending), errors.Join(err, db.Close())
 }
 
 // create makes the file whole before anyone can see it: a half-made one would
@@ -233,13 +263,22 @@ func (t transaction) Put(r svirt.Record) error {
 	if err := t.unindex(r.ID); err != nil {
 		return err
 	}
+	if err := t.putRecord(r); err != nil || r.Group != "" {
+		return err
+	}
+	return t.putLevel(r)
+}
+
+func (t transaction) putRecord(r svirt.Record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	if err := t.ids.Put([]byte(r.ID), b); err != nil || r.Group != "" {
-		return err
-	}
+	return t.ids.Put([]byte(r.ID), b)
+}
+
+// putLevel notes that r, which is no member of a group, holds its level.
+func (t transaction) putLevel(r svirt.Record) error {
 	if err := t.levels.Put([]byte(r.Level), []byte(r.ID)); err != nil || svirt.Regular(r.Level) {
 		return err
 	}
