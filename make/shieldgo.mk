@@ -1,5 +1,5 @@
 # Shield, the Go side: volumes, evidence, sessions.
-.PHONY: shield-volumes shield-evidence bench-shieldgo
+.PHONY: shield-volumes shield-evidence shield-reader bench-shieldgo
 
 shield-volumes: ## 100 000 corrupted volumes, and a longer run of crashes: true data or a clean error
 	SEALFS_CORRUPTIONS=$${SEALFS_CORRUPTIONS:-100000} SEALFS_CRASH_ROUNDS=$${SEALFS_CRASH_ROUNDS:-120} \
@@ -7,6 +7,9 @@ shield-volumes: ## 100 000 corrupted volumes, and a longer run of crashes: true 
 
 shield-evidence: ## every bit of every evidence vector flipped
 	ATTEST_ALL_BITS=1 $(GO) test -count=1 -timeout 60m -v -run 'TestConfirmBitFlips' ./shield/attest
+
+shield-reader: ## the format's second reader, written from its document alone, on 4 000 changed volumes
+	REQUIRE_ORACLES=1 SEALFS_READER_FLIPS=$${SEALFS_READER_FLIPS:-2000} $(GO) test -count=1 -timeout 60m -v -run 'TestConfirmReader' ./shield/sealfs
 
 bench-shieldgo: ## sealing, reading and writing volumes, in processor time
 	$(GO) test -run '^$$' -bench . -benchtime 1s -count 3 ./shield/sealfs

@@ -169,12 +169,22 @@ func vectorChange(t *testing.T, v *Volume) {
 }
 
 func describe(t *testing.T, v *Volume) []vectorFile {
+	t.Helper()
+	list, err := readAll(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// readAll reads everything that a volume holds.
+func readAll(v *Volume) ([]vectorFile, error) {
 	var list []vectorFile
-	var down func(p string)
-	down = func(p string) {
+	var down func(p string) error
+	down = func(p string) error {
 		i, err := v.Lstat(p)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		f := vectorFile{
 			Path: p, Inode: i.Inode, Type: i.Type.String(), Class: i.Class, Mode: fmt.Sprintf("%#o", i.Mode), UID: i.UID, GID: i.GID,
@@ -182,38 +192,41 @@ func describe(t *testing.T, v *Volume) []vectorFile {
 		}
 		switch i.Type {
 		case Symlink:
-			f.Target, _ = v.Readlink(p)
+			if f.Target, err = v.Readlink(p); err != nil {
+				return err
+			}
 		case Regular:
 			in, err := v.Open(p)
 			if err != nil {
-				t.Fatal(err)
+				return err
 			}
 			h := sha256.New()
 			if _, err := io.Copy(h, in); err != nil {
-				t.Fatalf("%s: %v", p, err)
+				return fmt.Errorf("%s: %w", p, err)
 			}
 			f.SHA256 = hex.EncodeToString(h.Sum(nil))
 			if i.HasFacts {
 				b, err := v.Facts(p)
 				if err != nil {
-					t.Fatal(err)
+					return err
 				}
 				f.Facts = string(b)
 			}
 		}
 		list = append(list, f)
-		if i.Type == Dir {
-			names, err := v.ReadDir(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, n := range names {
-				down(strings.TrimSuffix(p, "/") + "/" + n.Name)
+		if i.Type != Dir {
+			return nil
+		}
+		names, err := v.ReadDir(p)
+		for _, n := range names {
+			if err == nil {
+				err = down(strings.TrimSuffix(p, "/") + "/" + n.Name)
 			}
 		}
+		return err
 	}
-	down("/")
-	return list
+	err := down("/")
+	return list, err
 }
 
 // TestVectors makes the vector volumes again, with the random numbers and the
