@@ -27,7 +27,7 @@ type shieldRun struct {
 	workdir       string
 	stats         bool
 	signalOnly    bool
-	filterOnly    bool
+	userDispatch  bool
 	session       runSession
 }
 
@@ -65,7 +65,7 @@ means that it could not be started, or that what it wrote could not be kept.`,
 	fl.StringVar(&f.workdir, "workdir", "", "working directory on the host")
 	fl.BoolVar(&f.stats, "stats", false, "say at the end how calls were taken over")
 	fl.BoolVar(&f.signalOnly, "no-rewrite", false, "leave the program's code as it is: every call goes by a signal (slow)")
-	fl.BoolVar(&f.filterOnly, "no-sud", false, "dispatch by the seccomp filter alone, for kernels without Syscall User Dispatch")
+	fl.BoolVar(&f.userDispatch, "sud", false, "take calls over by Syscall User Dispatch too, in front of the seccomp filter (slower)")
 	f.session.register(cmd)
 	fl.SetInterspersed(false)
 	return cmd
@@ -80,7 +80,7 @@ func (f *shieldRun) run(e *env, args []string) error {
 		Program: args[0], Args: args, Env: os.Environ(), Dir: f.workdir,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		MinGeneration: f.minGeneration, ReadOnly: f.readOnly, CacheBytes: f.cacheMiB << 20,
-		SignalOnly: f.signalOnly, FilterOnly: f.filterOnly,
+		SignalOnly: f.signalOnly, UserDispatch: f.userDispatch,
 	}
 	if f.volume != "" {
 		if err := f.openVolume(e, &c); err != nil {

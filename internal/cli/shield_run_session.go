@@ -182,7 +182,7 @@ func (f *shieldRun) runInSession(ctx context.Context, e *env, args []string) (er
 	}
 	c := shim.Config{
 		Program: program, Args: append(append([]string{args[0]}, conf.Args...), args[1:]...), Dir: f.workdir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		ReadOnly: f.readOnly, CacheBytes: f.cacheMiB << 20, SignalOnly: f.signalOnly, FilterOnly: f.filterOnly,
+		ReadOnly: f.readOnly, CacheBytes: f.cacheMiB << 20, SignalOnly: f.signalOnly, UserDispatch: f.userDispatch,
 	}
 	for k, v := range conf.Environment {
 		c.Env = append(c.Env, k+"="+v)

@@ -36,8 +36,8 @@ type Config struct {
 	Stats bool
 	// SignalOnly leaves all code as it is: every system call goes by the signal.
 	SignalOnly bool
-	// FilterOnly dispatches by the seccomp filter alone, without Syscall User Dispatch.
-	FilterOnly bool
+	// UserDispatch takes calls over by Syscall User Dispatch as well as by the seccomp filter.
+	UserDispatch bool
 }
 
 // Result is how the program ended and, with Stats, what the shim counted.

@@ -42,7 +42,7 @@ const (
 	dataOff  = 0x10000000 // where the cache begins: src/vol.h
 
 	flagStats    = 1
-	flagNoSUD    = 2
+	flagSUD      = 2
 	flagNoSites  = 4
 	flagReadOnly = 8
 	flagConsole  = 16
@@ -286,7 +286,7 @@ func (c *Config) shared(ephemeral string) (*os.File, []byte, error) {
 	for _, o := range []struct {
 		on  bool
 		bit uint32
-	}{{c.Stats, flagStats}, {c.SignalOnly, flagNoSites}, {c.FilterOnly, flagNoSUD}, {c.ReadOnly, flagReadOnly}, {c.Volume != "", flagFiles}, {c.ConsoleKey != nil, flagConsole}} {
+	}{{c.Stats, flagStats}, {c.SignalOnly, flagNoSites}, {c.UserDispatch, flagSUD}, {c.ReadOnly, flagReadOnly}, {c.Volume != "", flagFiles}, {c.ConsoleKey != nil, flagConsole}} {
 		if o.on {
 			flags |= o.bit
 		}

@@ -61,7 +61,7 @@ func bare(t *testing.T, dir string, args ...string) (string, int) {
 func sameOutput(t *testing.T, args ...string) {
 	t.Helper()
 	want, code := bare(t, t.TempDir(), args...)
-	for name, c := range map[string]Config{"rewritten": {}, "by signal": {SignalOnly: true}, "by filter": {FilterOnly: true}} {
+	for name, c := range map[string]Config{"rewritten": {}, "by signal": {SignalOnly: true}, "by dispatch": {SignalOnly: true, UserDispatch: true}} {
 		got, res := shielded(t, c, args...)
 		if got != want || res.Code != code {
 			t.Errorf("%v (%s): exit %d, want %d\n--- shielded\n%.2000s\n--- bare\n%.2000s", args, name, res.Code, code, got, want)

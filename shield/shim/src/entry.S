@@ -271,8 +271,9 @@ restorer:
 restorer_end:
 	hlt
 
-/* Copies between the program's memory and ours. A fault inside answers -1. */
-	.globl ucopy, ucopy_begin, ucopy_end, ucopy_fault
+/* Copies between the program's memory and ours. A fault inside answers -1.
+   ustr(to, from, max) copies a string and gives its length, max when it is longer. */
+	.globl ucopy, ucopy_begin, ucopy_end, ucopy_fault, ustr
 ucopy:
 	cmp	$16, %rdx		/* times and vectors: rep takes long to begin */
 	jne	1f
@@ -285,8 +286,18 @@ ucopy_begin:
 	ret
 1:	mov	%rdx, %rcx
 	rep movsb
-ucopy_end:
 	xor	%eax, %eax
+	ret
+ustr:
+	xor	%eax, %eax
+1:	mov	(%rsi,%rax), %cl
+	mov	%cl, (%rdi,%rax)
+	test	%cl, %cl
+	jz	ucopy_end
+	inc	%rax
+	cmp	%rdx, %rax
+	jb	1b
+ucopy_end:
 	ret
 ucopy_fault:
 	mov	$-1, %rax

@@ -1098,12 +1098,10 @@ static long at_place(struct thread *t, u64 nr, struct loc *l)
 }
 
 /* A path like /proc/self/fd/5 or /dev/fd/5 of an open file of the volume. */
-static long fd_link(struct thread *t, const char *upath, u32 *n)
+static long fd_link(struct thread *t, const char *p, u32 *n)
 {
-	char p[64] = { 0 };
-	for (int i = 0; i < 63; i++)
-		if (ucopy(p + i, upath + i, 1) || !p[i]) break;
 	const char *d = 0;
+	if (!has_prefix(p, "/proc/") && !has_prefix(p, "/dev/")) return 0;
 	static const char *const prefix[] = { "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/" };
 	for (int i = 0; i < 3; i++)
 		if (has_prefix(p, prefix[i])) d = p + strlen(prefix[i]);
@@ -1121,19 +1119,23 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	const struct call *k = nr < NR_MAX ? call_of[nr] : 0;
 	if (!k) return 0;
 	int dirfd = k->dir ? (int)*arg(t, k->dir) : AT_FDCWD;
-	char *upath = (char *)*arg(t, k->path);
+	char given[4096], *path = given;
+	const char *upath = (char *)*arg(t, k->path);
 	int follow = k->follow;
+	long n = get_path(upath, path);
+	if (n < 0 && upath) return *r = n, 1;
+	if (n < 0) *path = 0;
 	u64 flags = nr == NR_openat || nr == NR_unlinkat ? t->f.rdx : nr == NR_open ? t->f.rsi : 0, at = 0;
 	if (nr == NR_openat2 && ucopy(&flags, (void *)t->f.rdx, 8)) return *r = -EFAULT, 1;
 	if (nr == NR_open || nr == NR_openat || nr == NR_openat2) {
 		if (flags & O_NOFOLLOW || (flags & O_CREAT && flags & O_EXCL)) follow = 0;
-		u32 n;
-		if (fd_link(t, upath, &n)) {
+		u32 fd;
+		if (fd_link(t, path, &fd)) {
 			long err = 0;
 			vol_enter();
-			struct ofd *o = ofd_of(t, n);
+			struct ofd *o = ofd_of(t, fd);
 			if (o && o->ino == NONE) { /* the console: another descriptor of the same */
-				*r = check_fd(t, H(NR_fcntl, n, flags & O_CLOEXEC ? 1030 : 0, 0));
+				*r = check_fd(t, H(NR_fcntl, fd, flags & O_CLOEXEC ? 1030 : 0, 0));
 				if (*r >= 0 && *r < 65536) t->fdtab[*r] = o - OFDS, o->refs++;
 				vol_leave();
 				return 1;
@@ -1145,9 +1147,6 @@ static int path_call(struct thread *t, u64 nr, long *r)
 			vol_leave();
 			return 1;
 		}
-		if (is_exe_link(upath)) {
-			upath = exe_path;
-		}
 	}
 	switch (nr) {
 	case NR_newfstatat: case NR_faccessat2: case NR_utimensat: case NR_fchmodat2: at = t->f.r10; break;
@@ -1155,11 +1154,10 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	case NR_fchownat: at = t->f.r8; break;
 	}
 	if (at & AT_SYMLINK_NOFOLLOW) follow = 0;
-	if (is_exe_link(upath) && nr != NR_readlink && nr != NR_readlinkat && follow)
-		upath = exe_path;
-	char first = 0;
-	int nothing = !upath || (!ucopy(&first, upath, 1) && !first);
-	if (nothing && k->dir && (at & AT_EMPTY_PATH || (!upath && (nr == NR_utimensat || nr == NR_futimesat || nr == NR_statx)) || nr == NR_readlinkat)) {
+	int exe = is_exe_link(path);
+	if (exe && (nr == NR_readlink || nr == NR_readlinkat)) return 0;
+	if (exe && follow) path = exe_path;
+	if (!*path && k->dir && (at & AT_EMPTY_PATH || (!upath && (nr == NR_utimensat || nr == NR_futimesat || nr == NR_statx)) || nr == NR_readlinkat)) {
 		vol_enter();
 		struct ofd *o = dirfd == AT_FDCWD ? 0 : ofd_of(t, dirfd);
 		if (o || (dirfd == AT_FDCWD && t->proc->cwd)) {
@@ -1173,7 +1171,7 @@ static int path_call(struct thread *t, u64 nr, long *r)
 		return 0;
 	}
 	vol_enter();
-	*r = locate(t, dirfd, upath, follow, &l);
+	*r = upath ? locate(t, dirfd, path, follow, &l) : -EFAULT;
 	if (*r == VOLUME) {
 		*r = at_place(t, nr, &l);
 		vol_leave();
@@ -1181,15 +1179,12 @@ static int path_call(struct thread *t, u64 nr, long *r)
 	}
 	vol_leave();
 	if (*r == HOST) {
-		if (nr == NR_readlink || nr == NR_readlinkat) {
-			if (is_exe_link(upath)) return 0;
-		}
 		*r = 0;
 		pass(t);
 		if (l.changed) {
 			put_str(t->path[0], l.path);
 			t->k[k->path] = (u64)t->path[0];
-		} else if (upath == exe_path) {
+		} else if (path == exe_path) {
 			t->k[k->path] = (u64)exe_path;
 		}
 		if (nr == NR_chdir) { /* the place on the host counts again once we are there */
@@ -1210,13 +1205,15 @@ static int path_call(struct thread *t, u64 nr, long *r)
 static int pair_call(struct thread *t, u64 nr, long *r)
 {
 	struct loc l[2];
+	char path[2][4096];
 	int at = nr == NR_renameat || nr == NR_renameat2 || nr == NR_linkat;
 	u64 flags = nr == NR_renameat2 || nr == NR_linkat ? t->f.r8 : 0;
 	int link = nr == NR_link || nr == NR_linkat, p0 = at ? 2 : 1, p1 = at ? 4 : 2;
 	int d0 = at ? (int)t->f.rdi : AT_FDCWD, d1 = at ? (int)t->f.rdx : AT_FDCWD;
+	long a = get_path((char *)*arg(t, p0), path[0]), b = get_path((char *)*arg(t, p1), path[1]);
 	vol_enter();
-	long a = locate(t, d0, (char *)*arg(t, p0), link && flags & AT_SYMLINK_FOLLOW ? FOLLOW : 0, &l[0]);
-	long b = a < 0 ? a : locate(t, d1, (char *)*arg(t, p1), 0, &l[1]);
+	if (a >= 0) a = locate(t, d0, path[0], link && flags & AT_SYMLINK_FOLLOW ? FOLLOW : 0, &l[0]);
+	if (b >= 0) b = a < 0 ? a : locate(t, d1, path[1], 0, &l[1]);
 	if (a < 0 || b < 0)
 		*r = a < 0 ? a : b;
 	else if (a != b)

@@ -66,13 +66,12 @@ int trusted_range(u64 addr, u64 len)
 	return addr < tab + FDTAB_SIZE && hi > tab;
 }
 
-/* Syscall User Dispatch for this thread: every call from outside our text is a
-   SIGSYS. It is not inherited by new threads and processes. */
+/* Syscall User Dispatch for this thread, if asked for. It is not inherited by new
+   threads and processes, as the filter is. */
 void arm(void)
 {
-	if (CFG->flags & CFG_NO_SUD) return;
-	long r = H(NR_prctl, 59, 1, __executable_start, etext - __executable_start, 0);
-	if (r) die("this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)", 0);
+	if (CFG->flags & CFG_SUD && H(NR_prctl, 59, 1, __executable_start, etext - __executable_start, 0))
+		die("this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)", 0);
 }
 
 void thread_start(struct thread *t)
@@ -83,8 +82,7 @@ void thread_start(struct thread *t)
 	arm();
 }
 
-/* The backstop behind the dispatch, inherited for good: host calls come from our
-   text only. Anything else ends in sigsys() as well. */
+/* Host calls come from our text only; any other is a SIGSYS. Inherited for good. */
 static void filter(void)
 {
 	struct { u16 code; u8 jt, jf; u32 k; } prog[] = {

@@ -79,17 +79,8 @@ int may(struct inode *ip, int mask)
 
 long get_path(const char *upath, char *out)
 {
-	u64 n = 0;
-	/* up to the page's end at a time, so as not to run into what is not there */
-	while (n < 4096) {
-		u64 k = MIN(4096 - n, 4096 - ((u64)(upath + n) & 4095));
-		k = MIN(k, 64);
-		if (ucopy(out + n, upath + n, k)) return -EFAULT;
-		for (u64 i = 0; i < k; i++)
-			if (!out[n + i]) return n + i;
-		n += k;
-	}
-	return -ENAMETOOLONG;
+	long n = ustr(out, upath, 4096);
+	return n < 0 ? -EFAULT : n == 4096 ? -ENAMETOOLONG : n;
 }
 
 static const char *mount(void) { return CFG->mount; } /* "" for "/" */
@@ -349,14 +340,10 @@ static long locate_at(struct thread *t, int dirfd, const char *path, int how, st
  * locate gives HOST or VOLUME, or an error. On the host's side the program's own
  * path is to be used unless l->changed. Call with the volume's lock held.
  */
-long locate(struct thread *t, int dirfd, const char *upath, int how, struct loc *l)
+long locate(struct thread *t, int dirfd, const char *path, int how, struct loc *l)
 {
-	char path[4096];
-	long n = get_path(upath, path);
-	if (n < 0) return n;
-	if (n == 0) {
-		return -ENOENT;
-	}
+	long n = strlen(path);
+	if (!n) return -ENOENT;
 	if (V->broken) return -EIO;
 	/* The common case at no cost: absolute, without "..", and not below the mount point. */
 	u64 mlen = strlen(mount());

@@ -17,7 +17,7 @@ struct loc {
 	char path[4096];        /* VOLUME: from the volume's root; HOST: the path to use */
 };
 
-long locate(struct thread *t, int dirfd, const char *upath, int how, struct loc *l);
+long locate(struct thread *t, int dirfd, const char *path, int how, struct loc *l);
 int region_of(const char *path, u64 len);
 u32 euid(void);
 extern i64 known_euid;   /* -1: ask */

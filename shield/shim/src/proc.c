@@ -108,12 +108,9 @@ static u64 count(char **v)
 long sys_execve(struct thread *t, int dirfd, const char *upath, char **argv, char **envp, u64 flags)
 {
 	char own[8192], path[4096], link[40];
-	u64 n = 0;
-	do {
-		if (n == sizeof path) return -ENAMETOOLONG;
-		if (ucopy(path + n, upath + n, 1)) return -EFAULT;
-	} while (path[n++]);
+	long n = get_path(upath, path);
 	int fd;
+	if (n < 0) return n;
 	if (is_exe_link(path)) put_str(path, exe_path);
 	if (!path[0] && flags & AT_EMPTY_PATH) {
 		put_num(put_str(link, "/proc/self/fd/"), dirfd);

@@ -73,7 +73,7 @@ enum { CLONE_VM = 0x100, CLONE_FILES = 0x400, CLONE_SIGHAND = 0x800, CLONE_VFORK
 
 /* What the launcher tells the shim, at the start of the shared memory. */
 #define CONFIG_MAGIC 0x314d494853535041ul
-enum { CFG_STATS = 1, CFG_NO_SUD = 2, CFG_NO_SITES = 4, CFG_READONLY = 8, CFG_CONSOLE = 16, CFG_FILES = 32, CFG_FINISH = 64 };
+enum { CFG_STATS = 1, CFG_SUD = 2, CFG_NO_SITES = 4, CFG_READONLY = 8, CFG_CONSOLE = 16, CFG_FILES = 32, CFG_FINISH = 64 };
 struct config {
 	u64 magic;
 	u32 flags;
@@ -156,6 +156,7 @@ long clone_raw(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, struct thread *t);
 void thread_exit(u32 *inuse, u64 code) __attribute__((noreturn));
 void enter_app(void) __attribute__((noreturn));
 long ucopy(void *dst, const void *src, u64 n);
+long ustr(char *dst, const char *src, u64 max);
 extern char hook_entry[], restorer[];
 extern u8 sys_class[NR_MAX];
 

@@ -93,13 +93,9 @@ long shim_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 /* Whether the path is the link to the running program, which would show the shim. */
 int is_exe_link(const char *upath)
 {
-	char p[40] = { 0 }, own[40];
-	u64 i = 0;
-	do
-		if (ucopy(p + i, upath + i, 1)) return 0;
-	while (p[i] && ++i < sizeof p - 1);
+	char p[40], own[40];
+	if ((u64)ustr(p, upath, sizeof p) >= sizeof p || !has_prefix(p, "/proc/")) return 0;
 	if (streq(p, "/proc/self/exe") || streq(p, "/proc/thread-self/exe")) return 1;
-	if (!has_prefix(p, "/proc/")) return 0;
 	put_str(put_num(put_str(own, "/proc/"), H(NR_getpid, 0)), "/exe");
 	return streq(p, own);
 }

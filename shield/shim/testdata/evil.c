@@ -23,6 +23,7 @@ int munmap(void *, size_t);
 // ---- a C library's way to what entry.S and the other parts give
 
 long ucopy(void *d, const void *s, u64 n) { memcpy(d, s, n); return 0; }
+long ustr(char *d, const char *s, u64 max) { u64 n = strnlen(s, max); memcpy(d, s, MIN(n + 1, max)); return n; }
 u64 vec_call(u64 (*f)(void *), void *a) { return f(a); }
 u32 fd_base = 1008;
 char exe_path[4096] = "/bin/true";
