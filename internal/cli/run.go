@@ -18,6 +18,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/store/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
@@ -96,7 +97,7 @@ ends; volumes stay.`,
 	f.BoolVar(&probing, "probe", false, "instead of a command, try what escapes are made of; exit code 1 when something is open that the policy claims to block")
 	f.StringVar(&o.Rootfs, "rootfs", "", "`folder` that becomes the container's root; it is not written to")
 	f.StringVar(&o.Image, "image", "", "OCI layout folder, or docker or OCI archive, to run")
-	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount `src:dst[:ro|:Z|:z]`; Z labels src for this container, z for all")
+	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount `src:dst[:ro|:Z|:z|:mount]`; Z labels src for this container, z for all; mount: src is a device or image")
 	f.StringArrayVarP(&o.Env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass on the caller's")
 	f.StringVarP(&o.Workdir, "workdir", "w", "", "working `folder` in the container")
 	f.StringVarP(&o.User, "user", "u", "", "run as `user[:group]`, names of the root or numbers")
@@ -164,7 +165,7 @@ func explainRun(err error) error {
 		return fail(err).hint("the image names none; give one behind --")
 	case errors.Is(err, container.ErrVolume):
 		return fail(err).hint("for example: -v ./data:/data:ro")
-	case errors.Is(err, container.ErrSystemPath):
+	case errors.Is(err, relabel.ErrSystemPath):
 		return fail(err).hint("leave out :Z or :z, or copy what the container needs to a folder of its own")
 	case errors.Is(err, image.ErrFormat):
 		return fail(err).hint("'docker save' and 'skopeo copy … oci:DIR' write what is wanted")

@@ -113,8 +113,8 @@ func mountOverlay(lower []string, upper, work, target, mountLabel string) error 
 		}
 	}
 	data := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work
-	if mountLabel != "" {
-		data += `,context="` + mountLabel + `"`
+	if o := mountOption(mountLabel); o != "" {
+		data += "," + o
 	}
 	// A root that is thrown away need not be written to disk at the end.
 	for _, extra := range []string{",volatile", ""} {

@@ -27,7 +27,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/policy"
@@ -271,29 +270,6 @@ func (r *run) inPrivateMounts() (int, error) {
 		return 0, err
 	}
 	return r.start()
-}
-
-// addVolumes mounts the volumes, and labels those that are to be labelled.
-func (r *run) addVolumes(spec *specs.Spec) error {
-	for _, v := range r.volumes {
-		spec.Mounts = append(spec.Mounts, v.mount())
-		if v.relabel == "" || !r.host.SELinux {
-			continue
-		}
-		context := r.host.FileContext
-		if v.relabel == "Z" {
-			context = r.plan.MountLabel
-			// Recorded first: the label stays taken if we are killed halfway.
-			r.c.Labelled = true
-			if err := r.c.Save(); err != nil {
-				return err
-			}
-		}
-		if err := relabel(v.src, context); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // ask records what is to be in force.
