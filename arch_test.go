@@ -58,7 +58,9 @@ var edges = map[string]string{
 
 // sameLayer lists imports between packages of one layer that are not of one
 // mechanism (one top-level folder), each with its reason.
-var sameLayer = map[string]string{}
+var sameLayer = map[string]string{
+	"runtime/container selinux/relabel": "a volume with :Z is relabelled as 'palisade relabel' does it",
+}
 
 // forbidden imports of the pure layers 0 to 2, with the reason.
 var forbidden = map[string]string{

@@ -336,6 +336,15 @@ func (r *run) start() (int, error) {
 		args = append(args, "--preserve-fds", strconv.Itoa(len(cmd.ExtraFiles)))
 	}
 	cmd.Args = append(cmd.Args, append(args, r.c.ID)...)
+	// Should we be killed while the runtime makes the container, whoever cleans up
+	// has to know that it will be there. The runtime does not pass on what comes
+	// after --preserve-fds.
+	lock, err := r.c.RuntimeLock()
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	cmd.ExtraFiles = append(slices.Clone(cmd.ExtraFiles), lock)
 	// A session of its own keeps the terminal's signals from arriving twice:
 	// once from the terminal and once from here.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -349,7 +358,7 @@ func (r *run) start() (int, error) {
 		g.Theirs.Close()
 		go g.Watch(r.opts.Args[0], r.verify)
 	}
-	err := cmd.Wait()
+	err = cmd.Wait()
 	if g != nil {
 		// The runtime held the last copy of the other end.
 		<-g.Done

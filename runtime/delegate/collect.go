@@ -4,9 +4,11 @@ package delegate
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
@@ -85,7 +87,7 @@ func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone
 				r.Args = []string{"--root", dir.RuntimeRoot()}
 			}
 		}
-		if err := DestroyIfLeft(r, dir.RuntimeRoot(), c.ID); err != nil {
+		if err := destroyOrphan(r, dir.RuntimeRoot(), c); err != nil {
 			c.Close()
 			return false, err
 		}
@@ -106,6 +108,34 @@ func DestroyIfLeft(r state.Runtime, root, id string) error {
 		return nil
 	}
 	return Destroy(r, id)
+}
+
+// How long and how often a container without an owner is looked for that its
+// runtime is still making.
+const (
+	orphanTimeout = 20 * time.Second
+	orphanPause   = 20 * time.Millisecond
+)
+
+// destroyOrphan ends a container whose owner was killed. Its runtime may be in the
+// middle of making it: then it is ended as soon as it is there.
+func destroyOrphan(r state.Runtime, root string, c *state.Container) error {
+	for deadline := time.Now().Add(orphanTimeout); ; time.Sleep(orphanPause) {
+		runs, err := c.RuntimeRuns()
+		if err != nil {
+			return err
+		}
+		if err := DestroyIfLeft(r, root, c.ID); err != nil && !runs {
+			return err
+		}
+		if !runs {
+			// A runtime that was killed early has a folder and no container.
+			return os.RemoveAll(filepath.Join(root, c.ID))
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("container %s: its runtime neither ends nor has it: %w", c.ID, state.ErrBusy)
+		}
+	}
 }
 
 // forget removes the folder, then frees the label: a label must not be free

@@ -287,6 +287,35 @@ func (c *Container) Close() {
 	}
 }
 
+// RuntimeLock is for the OCI runtime to inherit, so that it is known of a
+// container without an owner whether its runtime is still there.
+func (c *Container) RuntimeLock() (*os.File, error) {
+	return lockFile(c.Path(runtimeLockFile), unix.LOCK_EX|unix.LOCK_NB)
+}
+
+// RuntimeRuns tells whether a process that has inherited the lock is there.
+func (c *Container) RuntimeRuns() (bool, error) {
+	f, err := lockFile(c.Path(runtimeLockFile), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, ErrBusy) {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	return false, f.Close()
+}
+
+const runtimeLockFile = "runtime.lock"
+
+// LockBeyondExec keeps the container in use while this process is replaced by
+// another program, until that and all that inherit its descriptor have ended. The
+// descriptor gets a number of at least min.
+func (c *Container) LockBeyondExec(min int) error {
+	if _, err := unix.FcntlInt(c.lock.Fd(), unix.F_DUPFD, min); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	return nil
+}
+
 // Remove deletes the container's folder. The name is free before the content is
 // gone.
 func (c *Container) Remove() error {

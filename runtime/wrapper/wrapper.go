@@ -173,11 +173,12 @@ func (w *wrapper) create() error {
 		return err
 	}
 	defer c.Close()
-	err = w.confine(c, spec, raw, name, as)
-	if err != nil {
-		err = errors.Join(err, c.Remove(), w.registry.Release(rec.ID))
+	if err := w.confine(c, spec, raw, name, as); err != nil {
+		return errors.Join(err, c.Remove(), w.registry.Release(rec.ID))
 	}
-	return err
+	// Until the runtime has a container of that name, nobody may think that it was
+	// left behind. The number is one that the runtime does not pass on.
+	return c.LockBeyondExec(w.place.fd + slotSize)
 }
 
 // policy is that of the host, tightened by what the container asks for.
