@@ -135,10 +135,11 @@ func (e *env) withVolumeFile(name string, f *volumeFlags, write bool, do func(*v
 
 // volumeError names the volume and says what can be done.
 func volumeError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var hint string
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, sealfs.ErrWrongKey):
 		hint = "the volume was sealed under another key, or its first block was changed"
 	case errors.Is(err, sealfs.ErrStale):
@@ -147,11 +148,12 @@ func volumeError(name string, err error) error {
 		hint = fmt.Sprintf("'palisade shield fsck %s' lists everything that is damaged", name)
 	case errors.Is(err, sealfs.ErrNotVolume):
 		hint = "'palisade shield seal' makes volumes"
-	default:
-		return err
 	}
-	if !strings.Contains(err.Error(), name) {
+	if text := err.Error(); !strings.HasPrefix(text, name+": ") && !strings.Contains(text, " "+name+": ") {
 		err = fmt.Errorf("%s: %w", name, err)
+	}
+	if hint == "" {
+		return err
 	}
 	return fail(err).hint("%s", hint)
 }

@@ -136,16 +136,15 @@ func sealSource(name, spoolDir string) (iter.Seq2[sealfs.Entry, error], func(), 
 		}
 		return volfile.Directory(root), func() { root.Close() }, nil
 	}
-	r, err := volfile.OpenImage(name)
+	l, err := volfile.OpenImage(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	seq, closeSpool, err := volfile.Archive(r, spoolDir)
+	seq, closeSpool, err := volfile.Archive(l, spoolDir)
 	if err != nil {
-		r.Close()
 		return nil, nil, err
 	}
-	return seq, func() { closeSpool(); r.Close() }, nil
+	return seq, func() { closeSpool() }, nil
 }
 
 func (e *env) printSealed(name string, s sealfs.Sealed) error {

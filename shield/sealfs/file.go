@@ -222,6 +222,36 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 	return done, end
 }
 
+// NextData gives the offset of the first byte at or behind off that does not lie in a
+// hole, as lseek does with SEEK_DATA; io.EOF when there is none.
+func (f *File) NextData(off int64) (int64, error) {
+	if err := f.lock(false); err != nil {
+		return 0, err
+	}
+	defer f.v.mu.Unlock()
+	if off < 0 {
+		return 0, ErrInvalid
+	}
+	t := &f.in.tree
+	if uint64(off) >= t.size {
+		return 0, io.EOF
+	}
+	first := uint64(off) / BlockSize
+	next, ok, err := t.nextData(first)
+	if err != nil {
+		return 0, err
+	}
+	for k := range f.v.chunks { // written, but not yet in the tree
+		if k.t == t && k.n >= first && (!ok || k.n < next) {
+			next, ok = k.n, true
+		}
+	}
+	if !ok || next*BlockSize >= t.size {
+		return 0, io.EOF
+	}
+	return max(off, int64(next*BlockSize)), nil
+}
+
 // WriteAt writes as io.WriterAt, extending the file.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.lock(true); err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"path"
 	"runtime"
 	"slices"
@@ -32,7 +33,8 @@ type Entry struct {
 	Facts []byte // to be authenticated with a regular file
 }
 
-// Content is the content of a file that is being sealed.
+// Content is the content of a file that is being sealed. One that has a method
+// NextData, as [File] has it, is not read where it has holes.
 type Content interface {
 	io.ReaderAt
 	io.Closer
@@ -259,7 +261,10 @@ type job struct {
 	first, last uint64 // leaves
 }
 
-const jobLeaves = 32 // 16 MiB
+const (
+	leafBytes = nodeCells * BlockSize
+	jobLeaves = 32 // 16 MiB
+)
 
 type openFile struct {
 	it     *item
@@ -385,9 +390,30 @@ func (b *builder) job(j job, buf *sealBuffer, failed *atomic.Bool) error {
 	if err := j.f.open(); err != nil {
 		return err
 	}
+	sparse, _ := j.f.r.(interface {
+		NextData(off int64) (int64, error)
+	})
+	next := int64(-1)
 	for l := j.first; l < j.last; l++ {
 		if failed.Load() {
 			return nil
+		}
+		if sparse != nil {
+			start, end := int64(l*leafBytes), int64(min((l+1)*leafBytes, j.f.it.rec.size))
+			if next < start {
+				var err error
+				if next, err = sparse.NextData(start); errors.Is(err, io.EOF) {
+					next = math.MaxInt64
+				} else if err != nil {
+					return err
+				}
+			}
+			if next >= end {
+				if b.src.Progress != nil {
+					b.src.Progress(end - start)
+				}
+				continue
+			}
 		}
 		n, err := b.leaf(j.f.key, j.f.r, j.f.it.rec.size, l, &j.f.leaves[l], buf)
 		if err != nil {

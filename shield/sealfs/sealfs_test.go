@@ -713,3 +713,60 @@ func TestFull(t *testing.T) {
 		}
 	}
 }
+
+// TestNextData compares the holes of a file with those of a model, before and after commits.
+func TestNextData(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	dev := &memory{}
+	v, err := Create(dev, testKey(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := v.Create("/f", Attr{Mode: 0o600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 3 << 40
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	written := map[int64]bool{} // chunks
+	for range 60 {
+		n := r.Int64N(size / BlockSize)
+		if r.IntN(2) == 0 {
+			n %= 300
+		}
+		if _, err := f.WriteAt([]byte{1}, n*BlockSize+r.Int64N(BlockSize)); err != nil {
+			t.Fatal(err)
+		}
+		written[n] = true
+		if r.IntN(4) == 0 {
+			if _, err := v.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			v.nodes = cacheNodes + 1 // forget the nodes
+		}
+		for range 20 {
+			off := r.Int64N(size)
+			if r.IntN(2) == 0 {
+				off %= 400 * BlockSize
+			}
+			want, found := int64(0), false
+			for c := range written {
+				if at := max(off, c*BlockSize); c >= off/BlockSize && (!found || at < want) {
+					want, found = at, true
+				}
+			}
+			got, err := f.NextData(off)
+			if found && (err != nil || got != want) || !found && !errors.Is(err, io.EOF) {
+				t.Fatalf("at %d: %d, %v; want %d, %v", off, got, err, want, found)
+			}
+		}
+	}
+	if _, err := f.NextData(size); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	if _, err := f.NextData(-1); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}

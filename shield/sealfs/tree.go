@@ -135,6 +135,53 @@ func (t *tree) cell(chunk uint64) (cell, error) {
 	return n.cells[chunk%nodeCells], nil
 }
 
+// nextData finds the first chunk from a given one on that is no hole. Nothing is
+// read below a hole.
+func (t *tree) nextData(from uint64) (chunk uint64, ok bool, err error) {
+	if t.top == nil && t.root.block == 0 || from >= 1<<(7*t.depth) {
+		return 0, false, nil
+	}
+	if t.depth == 0 {
+		return 0, true, nil
+	}
+	if t.top == nil {
+		if t.top, err = t.load(&t.root, t.depth, 0); err != nil {
+			t.top = nil
+			return 0, false, err
+		}
+	}
+	return t.nextBelow(t.top, t.depth, 0, from)
+}
+
+func (t *tree) nextBelow(n *node, level uint8, index, from uint64) (uint64, bool, error) {
+	first := index << (7 * level)
+	i := uint64(0)
+	if from > first {
+		i = (from - first) >> (7 * (level - 1))
+	}
+	for ; i < nodeCells; i++ {
+		switch {
+		case level == 1:
+			if n.cells[i].block != 0 {
+				return first + i, true, nil
+			}
+			continue
+		case n.kids[i] == nil && n.cells[i].block == 0:
+			continue
+		case n.kids[i] == nil:
+			kid, err := t.load(&n.cells[i], level-1, index*nodeCells+i)
+			if err != nil {
+				return 0, false, err
+			}
+			n.kids[i] = kid
+		}
+		if at, ok, err := t.nextBelow(n.kids[i], level-1, index*nodeCells+i, from); ok || err != nil {
+			return at, ok, err
+		}
+	}
+	return 0, false, nil
+}
+
 // setCell puts the cell of a chunk, deepening the tree as needed.
 func (t *tree) setCell(chunk uint64, c cell) error {
 	for chunk >= 1<<(7*t.depth) {

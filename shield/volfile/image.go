@@ -13,7 +13,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -23,40 +22,57 @@ func IsImage(dir string) bool {
 	return err == nil
 }
 
-// OpenImage gives the files of an image as one tar stream: of an OCI layout, of
-// an archive from docker save, or of a plain tar archive, compressed with gzip or not.
-func OpenImage(name string) (io.ReadCloser, error) {
+// OpenImage finds the layers of an image: of an OCI layout, of an archive from
+// docker save or podman save; or the one of a plain tar archive, compressed with gzip or not.
+func OpenImage(name string) (Layers, error) {
 	if IsImage(name) {
 		img, err := layoutImage(name)
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", name, err)
+			return Layers{}, fmt.Errorf("image %s: %w", name, err)
 		}
-		return mutate.Extract(img), nil
+		return imageLayers(name, img)
+	}
+	if fi, err := os.Stat(name); err != nil {
+		return Layers{}, err
+	} else if !fi.Mode().IsRegular() {
+		return Layers{}, fmt.Errorf("%s: neither a directory, an image nor an archive", name)
 	}
 	if m, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(name) }); err == nil && len(m) > 0 {
 		if len(m) > 1 {
-			return nil, fmt.Errorf("image %s: holds %d images, want one", name, len(m))
+			return Layers{}, fmt.Errorf("image %s: holds %d images, want one", name, len(m))
 		}
 		img, err := tarball.ImageFromPath(name, nil)
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", name, err)
+			return Layers{}, fmt.Errorf("image %s: %w", name, err)
 		}
-		return mutate.Extract(img), nil
+		return imageLayers(name, img)
 	}
+	return Layers{Name: name, Open: []func() (io.ReadCloser, error){func() (io.ReadCloser, error) { return openArchive(name) }}}, nil
+}
+
+func imageLayers(name string, img v1.Image) (Layers, error) {
+	list, err := img.Layers()
+	if err != nil {
+		return Layers{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	l := Layers{Name: "image " + name, Image: true}
+	for _, layer := range list {
+		l.Open = append(l.Open, layer.Uncompressed)
+	}
+	return l, nil
+}
+
+func openArchive(name string) (io.ReadCloser, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("%s: neither an image nor an archive", name)
 	}
 	b := bufio.NewReaderSize(f, 1<<20)
 	if magic, _ := b.Peek(2); string(magic) == "\x1f\x8b" {
 		z, err := gzip.NewReader(b)
 		if err != nil {
 			f.Close()
-			return nil, fmt.Errorf("archive %s: %w", name, err)
+			return nil, err
 		}
 		return readCloser{z, f}, nil
 	}

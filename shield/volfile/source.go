@@ -3,7 +3,6 @@
 package volfile
 
 import (
-	"archive/tar"
 	"errors"
 	"fmt"
 	"io"
@@ -106,7 +105,7 @@ func entry(root *os.Root, name string, fi fs.FileInfo, links map[[2]uint64]strin
 				f.Close()
 				return nil, err
 			}
-			return f, nil
+			return &hostFile{f, fi.Size()}, nil
 		}
 	case fs.ModeSymlink:
 		e.Type = sealfs.Symlink
@@ -131,96 +130,25 @@ func entry(root *os.Root, name string, fi fs.FileInfo, links map[[2]uint64]strin
 	return e, nil
 }
 
-// Archive gives the files of a tar stream. The contents are kept in a spool
-// until the volume is sealed: a file without a name in dir, so that nothing is
-// left whatever happens. Call close at the end.
-func Archive(r io.Reader, dir string) (_ iter.Seq2[sealfs.Entry, error], close func() error, err error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	var spool *os.File
-	if err == nil {
-		spool = os.NewFile(uintptr(fd), "spool in "+dir)
-	} else {
-		if spool, err = os.CreateTemp(dir, ".palisade-spool.*"); err != nil {
-			return nil, nil, err
-		}
-		if err := os.Remove(spool.Name()); err != nil {
-			return nil, nil, err
-		}
-	}
-	seq := func(yield func(sealfs.Entry, error) bool) {
-		t := tar.NewReader(r)
-		at := int64(0)
-		seen := map[string]bool{}
-		for {
-			h, err := t.Next()
-			if err == io.EOF {
-				return
-			}
-			if err != nil {
-				what := "read archive"
-				if len(seen) == 0 {
-					what = "neither an image nor a tar archive"
-				}
-				yield(sealfs.Entry{}, fmt.Errorf("%s: %w", what, err))
-				return
-			}
-			e, ok, err := tarEntry(h)
-			if err != nil {
-				yield(e, err)
-				return
-			}
-			if !ok || e.Type != sealfs.Dir && seen[e.Path] {
-				continue
-			}
-			seen[e.Path] = true
-			if e.Type == sealfs.Regular && e.LinkTo == "" {
-				n, err := io.Copy(spool, t)
-				if err != nil {
-					yield(e, err)
-					return
-				}
-				part := io.NewSectionReader(spool, at, n)
-				e.Size, e.Open = n, func() (sealfs.Content, error) { return section{part}, nil }
-				at += n
-			}
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-	return seq, spool.Close, nil
+// hostFile is a file that is being sealed.
+type hostFile struct {
+	*os.File
+	size int64
 }
 
-type section struct{ *io.SectionReader }
-
-func (section) Close() error { return nil }
-
-func tarEntry(h *tar.Header) (sealfs.Entry, bool, error) {
-	e := sealfs.Entry{
-		Path: path.Join("/", h.Name),
-		Attr: sealfs.Attr{Mode: uint32(h.Mode) & 0o7777, UID: uint32(h.Uid), GID: uint32(h.Gid), ModTime: h.ModTime, Rdev: uint32(h.Devmajor)<<20 | uint32(h.Devminor)&0xfffff},
+// NextData finds what is no hole. It is io.EOF where there is nothing any more.
+func (f *hostFile) NextData(off int64) (int64, error) {
+	at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	switch {
+	case err == nil:
+		return at, nil
+	case !errors.Is(err, unix.ENXIO):
+		return off, nil // a file system that does not say
 	}
-	switch h.Typeflag {
-	case tar.TypeReg:
-		e.Type = sealfs.Regular
-	case tar.TypeDir:
-		e.Type = sealfs.Dir
-	case tar.TypeSymlink:
-		e.Type, e.Target = sealfs.Symlink, h.Linkname
-	case tar.TypeLink:
-		e.LinkTo = path.Join("/", h.Linkname)
-	case tar.TypeFifo:
-		e.Type = sealfs.Fifo
-	case tar.TypeChar:
-		e.Type = sealfs.Char
-	case tar.TypeBlock:
-		e.Type = sealfs.Block
-	case tar.TypeXGlobalHeader:
-		return e, false, nil
-	default:
-		return e, false, fmt.Errorf("archive: %s has an unknown type %q", h.Name, h.Typeflag)
+	if fi, err := f.Stat(); err != nil || fi.Size() < f.size {
+		return 0, errors.Join(errors.New("became shorter while it was sealed"), err)
 	}
-	return e, true, nil
+	return 0, io.EOF
 }
 
 // Extract writes a file or a directory of a volume to the host. dst must not
@@ -344,8 +272,33 @@ func (x *extractor) regular(src, dst string) (err error) {
 			err = e
 		}
 	}()
-	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 1<<20))
-	return err
+	return copySparse(out, in)
+}
+
+// copySparse leaves holes as holes.
+func copySparse(out *os.File, in *sealfs.File) error {
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<20)
+	for off := int64(0); ; {
+		if off, err = in.NextData(off); err != nil {
+			break
+		}
+		n, err := in.ReadAt(buf, off)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if _, err := out.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	if err != io.EOF {
+		return err
+	}
+	return out.Truncate(info.Size)
 }
 
 // CopyIn writes a file of the host into a volume that is open for writing; the
@@ -377,8 +330,27 @@ func CopyIn(v *sealfs.Volume, src, dst string) (err error) {
 		return err
 	}
 	defer out.Close()
-	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{f}, make([]byte, 1<<20))
-	return err
+	host := &hostFile{f, fi.Size()}
+	buf := make([]byte, 1<<20)
+	for off := int64(0); ; {
+		if off, err = host.NextData(off); err != nil {
+			break
+		}
+		n, err := f.ReadAt(buf, off)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if _, err := out.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		if off += int64(n); n == 0 {
+			break
+		}
+	}
+	if err != nil && err != io.EOF {
+		return err
+	}
+	return out.Truncate(fi.Size())
 }
 
 // Volume gives what a volume holds, for sealing it again under another key.

@@ -153,8 +153,10 @@ func nameless(dir, name string) (f *os.File, temporary string, err error) {
 	if err == nil {
 		return os.NewFile(uintptr(fd), name), "", nil
 	}
-	f, err = os.CreateTemp(dir, "."+filepath.Base(name)+".*")
-	if err != nil {
+	if f, err = os.CreateTemp(dir, "."+filepath.Base(name)+".*"); err != nil {
+		if e := (*os.PathError)(nil); errors.As(err, &e) {
+			err = &os.PathError{Op: "create", Path: name, Err: e.Err} // not the temporary name
+		}
 		return nil, "", err
 	}
 	return f, f.Name(), nil

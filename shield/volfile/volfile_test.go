@@ -339,11 +339,11 @@ func TestImage(t *testing.T) {
 		if IsImage(src) != (src == lay) {
 			t.Errorf("%s: IsImage", src)
 		}
-		r, err := OpenImage(src)
+		l, err := OpenImage(src)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seq, done, err := Archive(r, dir)
+		seq, done, err := Archive(l, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,7 +357,6 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s: a deleted file is there: %v", src, err)
 		}
 		done()
-		r.Close()
 	}
 	if _, err := OpenImage(dir); err == nil {
 		t.Error("opened a directory without an image")
