@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/state"
@@ -34,7 +35,16 @@ type Config struct {
 	// OnMismatch is kill or warn: what to do with a container of which less is
 	// in force than was asked for.
 	OnMismatch string `json:"on_mismatch"`
+	// Require are layers without which this host starts no container, whether
+	// one asks for them or not: "selinux" (enforcing) and "apparmor".
+	Require []string `json:"require"`
 }
+
+// What a host can require.
+const (
+	requireSELinux  = "selinux"
+	requireAppArmor = "apparmor"
+)
 
 const maxConfigFile = 1 << 20
 
@@ -65,12 +75,19 @@ func LoadConfig(own map[string]string) (Config, error) {
 			c.State = value
 		case "on-mismatch":
 			c.OnMismatch = value
+		case "require":
+			c.Require = strings.Split(value, ",")
 		default:
 			return c, fmt.Errorf("unknown flag --%s%s", ownPrefix, name)
 		}
 	}
 	if c.OnMismatch != "kill" && c.OnMismatch != "warn" {
 		return c, fmt.Errorf("on mismatch %q: want kill or warn", c.OnMismatch)
+	}
+	for _, layer := range c.Require {
+		if layer != requireSELinux && layer != requireAppArmor {
+			return c, fmt.Errorf("require %q: want %s or %s", layer, requireSELinux, requireAppArmor)
+		}
 	}
 	return c, nil
 }

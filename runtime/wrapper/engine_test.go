@@ -384,8 +384,10 @@ func TestConfirmRunc(t *testing.T) {
 	})
 }
 
-func TestConfirmDocker(t *testing.T) {
-	h := newHost(t)
+// docker starts a daemon that has the wrapper as a runtime and an image, and
+// returns its client.
+func (h *host) docker(t *testing.T) string {
+	t.Helper()
 	dockerd := oracle.Tool(t, "dockerd", "apt: docker.io")
 	docker := oracle.Tool(t, "docker", "apt: docker.io")
 	h.env = append(h.env, "DOCKER_HOST=unix://"+h.work+"/docker.sock")
@@ -403,6 +405,12 @@ func TestConfirmDocker(t *testing.T) {
 	if out, code := h.run(t, docker, "import", tarball, "busybox"); code != 0 {
 		t.Fatal(out)
 	}
+	return docker
+}
+
+func TestConfirmDocker(t *testing.T) {
+	h := newHost(t)
+	docker := h.docker(t)
 	base := []string{"--network", "none", "--runtime", "palisade"}
 	run := func(args ...string) (string, int) {
 		return h.run(t, docker, append(append([]string{"run"}, base...), args...)...)
@@ -487,24 +495,31 @@ func TestConfirmPodman(t *testing.T) {
 	h.leftNothing(t)
 }
 
-func TestConfirmContainerd(t *testing.T) {
-	h := newHost(t)
+// containerd starts a daemon and returns its client and where it answers.
+func (h *host) containerd(t *testing.T) (ctr, address string) {
+	t.Helper()
 	containerd := oracle.Tool(t, "containerd", "apt: containerd")
-	ctr := oracle.Tool(t, "ctr", "apt: containerd")
+	ctr, address = oracle.Tool(t, "ctr", "apt: containerd"), h.work+"/c.sock"
 	config := filepath.Join(h.work, "containerd.toml")
 	content := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
-		h.work+"/root.d", h.work+"/state.d", h.work+"/c.sock", h.work+"/t.sock")
+		h.work+"/root.d", h.work+"/state.d", address, h.work+"/t.sock")
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	call := func(args ...string) (string, int) {
-		return h.run(t, ctr, append([]string{"-a", h.work + "/c.sock"}, args...)...)
-	}
 	ready := func() bool {
-		_, code := call("version")
+		_, code := h.run(t, ctr, "-a", address, "version")
 		return code == 0
 	}
 	h.daemon(t, ready, containerd, "-c", config)
+	return ctr, address
+}
+
+func TestConfirmContainerd(t *testing.T) {
+	h := newHost(t)
+	ctr, address := h.containerd(t)
+	call := func(args ...string) (string, int) {
+		return h.run(t, ctr, append([]string{"-a", address}, args...)...)
+	}
 	out, code := call("run", "--rm", "--runc-binary", h.bin+"/palisade-oci", "--env", "PATH=/bin", "--rootfs", h.root, "c1", "/bin/sh", "-c", confined+"; exit 6")
 	if code != 6 {
 		t.Fatalf("exit code %d, want 6: %s", code, out)

@@ -211,6 +211,25 @@ func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
 }
 
 func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name string, as atomicfile.File) error {
+	host := confine.ReadHost()
+	host.Cache = w.dir
+	if err := checkRequired(w.cfg.Require, host); err != nil {
+		return err
+	}
+	demand, err := readAsked(spec, c.ID)
+	if err != nil {
+		return err
+	}
+	if err := demand.check(host, spec); err != nil {
+		return err
+	}
+	chosen, given, err := demand.context(host, spec)
+	if err != nil {
+		return err
+	}
+	if given {
+		spec.Process.SelinuxLabel = chosen.String() // of this copy; the level is to be reserved
+	}
 	level, err := w.label(c, spec)
 	if err != nil {
 		return err
@@ -224,11 +243,16 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if spec.Linux != nil {
 		req.Engine = spec.Linux.Seccomp
 	}
-	host := confine.ReadHost()
-	host.Cache = w.dir
 	plan, err := confine.Resolve(host, c.Policy, req)
 	if err != nil {
 		return err
+	}
+	if given {
+		l, err := selinux.ParseLevel(level)
+		if err != nil {
+			return err
+		}
+		plan.ProcessLabel = chosen.WithLevel(l).String()
 	}
 	edited, result, err := oci.Edit(raw, plan.Confinement)
 	if err != nil {
