@@ -5,8 +5,12 @@
 svirt-model: ## ten million random steps of the label registry against a model
 	SVIRT_STEPS=10000000 $(GO) test -count=1 -timeout 60m -run TestModel -v ./svirt
 
-svirt-kill: ## kill a loaded label daemon a thousand times
-	SVIRT_KILLS=1000 $(GO) test -count=1 -timeout 60m -run TestKill -v ./store/socket
+SVIRT_KILLS ?= 1000
+SVIRT_ENGINE_KILLS ?= 100
+
+svirt-kill: ## kill a loaded label daemon SVIRT_KILLS times, palisade run, relabel and label, and palisade-oci below SVIRT_ENGINE_KILLS containers of each engine
+	SVIRT_KILLS=$(SVIRT_KILLS) $(GO) test -count=1 -timeout 60m -run TestKill -v ./store/socket
+	SVIRT_ENGINE_KILLS=$(SVIRT_ENGINE_KILLS) REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 180m -run 'TestKill' -v ./runtime/wrapper ./runtime/container ./selinux/relabel
 
 svirt-kernel: ## Docker and palisade run in a whole Debian, enforcing, with the container policy (root)
 	REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 60m -run 'TestKernel' -v ./selinux/container

@@ -99,6 +99,18 @@ func (t *memoryTx) EachIrregular(fn func(Record) error) error {
 	return t.each(slices.Sorted(maps.Keys(t.m.irregular)), fn)
 }
 
+func (t *memoryTx) EachResting(fn func(Record) error) error {
+	for _, r := range t.m.ids {
+		if r.State != Quarantine {
+			continue
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (t *memoryTx) each(ids []string, fn func(Record) error) error {
 	for _, id := range ids {
 		if err := fn(t.m.ids[id]); err != nil {

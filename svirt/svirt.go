@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ type Record struct {
 	Since   time.Time `json:"since"`
 }
 
+// RestingPrefix begins the IDs of records in quarantine.
+const RestingPrefix = quarantinePrefix
+
 // Rests tells of an ID whether it is a record of quarantine.
 func Rests(id string) bool { return strings.HasPrefix(id, quarantinePrefix) }
 
@@ -83,6 +87,9 @@ type Tx interface {
 	// EachIrregular calls fn for every record that holds a level for which
 	// [Regular] is false.
 	EachIrregular(fn func(Record) error) error
+	// EachResting calls fn for every record in quarantine, in no order, until fn
+	// fails. fn must not change anything.
+	EachResting(fn func(Record) error) error
 }
 
 // Store is the durable registry. Update runs fn alone: no other Update, of this
@@ -184,6 +191,9 @@ type Claim struct {
 	// label of a live holder is an error that wraps [ErrInUse]; one of a holder
 	// that is gone changes hands.
 	Content []string `json:"content,omitempty"`
+	// Bound says that a container is about to run with it: as Reserve and Bind, in
+	// one transaction.
+	Bound bool `json:"bound,omitempty"`
 }
 
 const groupPrefix, quarantinePrefix, foreignPrefix = "shared:", "quarantine:", "foreign:"
@@ -228,6 +238,9 @@ func (r *Registry) reserve(tx Tx, c Claim) (Record, error) {
 		return r.again(tx, have, c)
 	}
 	rec := Record{ID: c.ID, State: Reserved, Group: c.Shared, Holder: c.Holder, Bundle: c.Bundle, Since: r.now()}
+	if c.Bound {
+		rec.State = Bound
+	}
 	if rec.Level, err = r.levelFor(tx, c); err != nil {
 		return Record{}, err
 	}
@@ -260,6 +273,9 @@ func (r *Registry) again(tx Tx, have Record, c Claim) (Record, error) {
 	rec := have
 	if rec.State == Draining {
 		rec.State, rec.Since = Reserved, r.now() // the container comes back to its content
+	}
+	if c.Bound && rec.State == Reserved {
+		rec.State, rec.Since = Bound, r.now()
 	}
 	if c.Holder != "" {
 		rec.Holder, rec.Bundle = c.Holder, c.Bundle
@@ -418,6 +434,10 @@ func (r *Registry) rest(tx Tx, rec Record, carried bool) error {
 	if err := tx.Delete(rec.ID); err != nil || !carried || r.quarantine() == 0 {
 		return err
 	}
+	// Where nobody calls Expire the registry must not grow with every container.
+	if _, err := r.expire(tx, expireAlong); err != nil {
+		return err
+	}
 	return tx.Put(Record{ID: quarantinePrefix + rec.Level, Level: rec.Level, State: Quarantine, Since: r.now()})
 }
 
@@ -428,27 +448,37 @@ func (r *Registry) rested(rec Record) bool {
 
 // Expire frees the labels whose quarantine is over and returns how many. They
 // are found without it when they are needed: it only keeps the registry small.
-func (r *Registry) Expire() (int, error) {
-	n := 0
-	err := r.Store.Update(func(tx Tx) error {
-		var over []string
-		if err := tx.Each(func(rec Record) error {
-			if r.rested(rec) {
-				over = append(over, rec.ID)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		n = len(over)
-		for _, id := range over {
-			if err := tx.Delete(id); err != nil {
-				return err
-			}
-		}
-		return nil
+func (r *Registry) Expire() (n int, err error) {
+	err = r.Store.Update(func(tx Tx) error {
+		n, err = r.expire(tx, math.MaxInt)
+		return err
 	})
 	return n, err
+}
+
+// expireAlong is how many records are looked at on the way.
+const expireAlong = 8
+
+func (r *Registry) expire(tx Tx, most int) (int, error) {
+	var over []string
+	seen := 0
+	if err := tx.EachResting(func(rec Record) error {
+		if r.rested(rec) {
+			over = append(over, rec.ID)
+		}
+		if seen++; seen >= most {
+			return errFound
+		}
+		return nil
+	}); err != nil && !errors.Is(err, errFound) {
+		return 0, err
+	}
+	for _, id := range over {
+		if err := tx.Delete(id); err != nil {
+			return 0, err
+		}
+	}
+	return len(over), nil
 }
 
 // List returns all records in the order of IDs.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,12 @@ func TestKill(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	const rounds = 15
+	rounds := 15
+	if s := os.Getenv("SVIRT_ENGINE_KILLS"); s != "" {
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))

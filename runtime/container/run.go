@@ -208,7 +208,7 @@ func (r *run) cleanUp() error {
 }
 
 func (r *run) execute() (int, error) {
-	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Holder: delegate.HolderRun, Bundle: r.c.Path(), Sensitivity: r.opts.Policy.Label.Level})
+	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Holder: delegate.HolderRun, Bundle: r.c.Path(), Bound: true, Sensitivity: r.opts.Policy.Label.Level})
 	if err != nil {
 		return 0, err
 	}

@@ -74,7 +74,11 @@ func CollectOne(dir *state.Dir, registry svirt.Authority, id string) error {
 // collect removes c unless an engine still has it.
 func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone bool, err error) {
 	if c.Engine == EngineOCI || c.Engine == EngineLibvirt {
-		_, found, err := Look(c.Record)
+		st, found, err := Look(c.Record)
+		if err == nil && found && abandoned(c.Record, st) {
+			err = Destroy(c.Runtime, c.ID)
+			found = false
+		}
 		if err != nil || found {
 			c.Close()
 			return false, err
@@ -93,6 +97,17 @@ func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone
 		}
 	}
 	return true, Forget(registry, c)
+}
+
+// abandoned tells of a container that its runtime still knows whether its engine
+// has given it up: it has ended, and its bundle is gone. So it is when the runtime
+// was killed when it was to delete it.
+func abandoned(r state.Record, st State) bool {
+	if r.Engine != EngineOCI || st.Status != "stopped" || r.Bundle == "" {
+		return false
+	}
+	_, err := os.Lstat(r.Bundle)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // Engines of records.

@@ -25,7 +25,9 @@ import (
 // directory of its own.
 type host struct {
 	bin, root, work string
-	env             []string
+	// runtime is what engines call as palisade.
+	runtime string
+	env     []string
 }
 
 // newHost skips where containers cannot be run.
@@ -43,6 +45,7 @@ func newHost(t *testing.T) *host {
 	}
 	t.Cleanup(func() { removeAll(t, work) })
 	h := &host{bin: filepath.Join(work, "bin"), root: filepath.Join(work, "root"), work: work}
+	h.runtime = filepath.Join(h.bin, "palisade-oci")
 	h.env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(work, "state"), "PALISADE_RUNTIME=", "CGO_ENABLED=0")
 	cmd := exec.Command("go", "build", "-o", h.bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-init")
 	cmd.Dir, cmd.Env = oracle.ModuleRoot(t), h.env
@@ -397,7 +400,7 @@ func (h *host) docker(t *testing.T) string {
 	}
 	h.daemon(t, ready, dockerd, "--data-root", h.work+"/data", "--exec-root", h.work+"/exec", "--pidfile", h.work+"/pid",
 		"-H", "unix://"+h.work+"/docker.sock", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none",
-		"--storage-driver", "vfs", "--add-runtime", "palisade="+h.bin+"/palisade-oci")
+		"--storage-driver", "vfs", "--add-runtime", "palisade="+h.runtime)
 	tarball := filepath.Join(h.work, "root.tar")
 	if out, code := h.run(t, "tar", "-C", h.root, "-cf", tarball, "."); code != 0 {
 		t.Fatal(out)

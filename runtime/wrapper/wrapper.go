@@ -280,7 +280,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 // the engine has labelled the root alone, for a container that it would run
 // without a label, the root's level is the only one that fits.
 func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
-	claim := svirt.Claim{ID: c.ID, Holder: delegate.HolderOCI, Bundle: c.Bundle, Sensitivity: c.Policy.Label.Level}
+	claim := svirt.Claim{ID: c.ID, Holder: delegate.HolderOCI, Bundle: c.Bundle, Bound: true, Sensitivity: c.Policy.Label.Level}
 	chosen := ""
 	if spec.Linux != nil {
 		chosen = spec.Linux.MountLabel

@@ -11,6 +11,7 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -321,4 +322,19 @@ func (t transaction) EachIrregular(fn func(svirt.Record) error) error {
 		}
 		return fn(r)
 	})
+}
+
+func (t transaction) EachResting(fn func(svirt.Record) error) error {
+	prefix := []byte(svirt.RestingPrefix)
+	c := t.ids.Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		r, err := decode(v)
+		if err != nil {
+			return err
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

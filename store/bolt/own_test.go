@@ -31,6 +31,11 @@ func contents(t *testing.T, s svirt.Store) (all, irregular []string, held map[st
 			}),
 			tx.EachIrregular(func(r svirt.Record) error { irregular = append(irregular, r.ID); return nil }),
 			func() error {
+				var resting []string
+				defer func() { slices.Sort(resting); irregular = append(irregular, resting...) }()
+				return tx.EachResting(func(r svirt.Record) error { resting = append(resting, r.ID); return nil })
+			}(),
+			func() error {
 				for _, level := range levelsOfModel() {
 					r, ok, err := tx.ByLevel(level)
 					if err != nil {

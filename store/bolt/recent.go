@@ -38,14 +38,15 @@ type overlay struct {
 	ids       map[string]change
 	levels    map[string]string // levels that changed records hold → ID
 	irregular map[string]bool
+	resting   map[string]bool
 }
 
 func newOverlay() overlay {
-	return overlay{ids: map[string]change{}, levels: map[string]string{}, irregular: map[string]bool{}}
+	return overlay{ids: map[string]change{}, levels: map[string]string{}, irregular: map[string]bool{}, resting: map[string]bool{}}
 }
 
 func (o overlay) clone() overlay {
-	return overlay{maps.Clone(o.ids), maps.Clone(o.levels), maps.Clone(o.irregular)}
+	return overlay{maps.Clone(o.ids), maps.Clone(o.levels), maps.Clone(o.irregular), maps.Clone(o.resting)}
 }
 
 // set replaces what is known of an ID; a nil change is as if it had not changed.
@@ -54,6 +55,7 @@ func (o overlay) set(id string, c *change) {
 		delete(o.levels, old.Level)
 		delete(o.irregular, id)
 	}
+	delete(o.resting, id)
 	if c == nil {
 		delete(o.ids, id)
 		return
@@ -63,6 +65,9 @@ func (o overlay) set(id string, c *change) {
 		o.levels[c.Level] = id
 		if !svirt.Regular(c.Level) {
 			o.irregular[id] = true
+		}
+		if c.State == svirt.Quarantine {
+			o.resting[id] = true
 		}
 	}
 }
@@ -239,6 +244,20 @@ func (t *layered) EachIrregular(fn func(svirt.Record) error) error {
 		}
 	}
 	return nil
+}
+
+func (t *layered) EachResting(fn func(svirt.Record) error) error {
+	for id := range t.over.resting {
+		if err := fn(t.over.ids[id].Record); err != nil {
+			return err
+		}
+	}
+	return t.trees.EachResting(func(r svirt.Record) error {
+		if _, changed := t.over.ids[r.ID]; changed {
+			return nil
+		}
+		return fn(r)
+	})
 }
 
 // unmerged tells whether there are changes to merge.
