@@ -1,6 +1,6 @@
 # Labels: what is too long for `make test`.
 
-.PHONY: svirt-model svirt-kill svirt-kernel
+.PHONY: svirt-model svirt-kill svirt-kernel bench-labels
 
 svirt-model: ## ten million random steps of the label registry against a model
 	SVIRT_STEPS=10000000 $(GO) test -count=1 -timeout 60m -run TestModel -v ./svirt
@@ -14,3 +14,9 @@ svirt-kill: ## kill a loaded label daemon SVIRT_KILLS times, palisade run, relab
 
 svirt-kernel: ## Docker and palisade run in a whole Debian, enforcing, with the container policy (root)
 	REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 60m -run 'TestKernel' -v ./selinux/container
+
+bench-labels: ## durable allocations, empty and full, and what labels add to a container's start (root)
+	$(GO) test -run '^$$' -bench 'BenchmarkReserve$$' -benchtime 10x ./store/socket
+	$(GO) test -run '^$$' -bench 'BenchmarkLabels$$' -benchtime 60x ./runtime/wrapper
+
+bench:: bench-labels

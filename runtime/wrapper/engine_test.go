@@ -31,7 +31,7 @@ type host struct {
 }
 
 // newHost skips where containers cannot be run.
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers of engines need root")
@@ -73,7 +73,7 @@ func newHost(t *testing.T) *host {
 }
 
 // removeAll unmounts what an engine may have left below dir first.
-func removeAll(t *testing.T, dir string) {
+func removeAll(t testing.TB, dir string) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Log(err)
@@ -94,7 +94,7 @@ func removeAll(t *testing.T, dir string) {
 }
 
 // run runs a command to its end, or for a minute.
-func (h *host) run(t *testing.T, name string, args ...string) (out string, code int) {
+func (h *host) run(t testing.TB, name string, args ...string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -121,7 +121,7 @@ func (h *host) run(t *testing.T, name string, args ...string) (out string, code 
 }
 
 // daemon starts a program and waits until ready says so.
-func (h *host) daemon(t *testing.T, ready func() bool, name string, args ...string) {
+func (h *host) daemon(t testing.TB, ready func() bool, name string, args ...string) {
 	t.Helper()
 	log, err := os.Create(filepath.Join(h.work, filepath.Base(name)+".log"))
 	if err != nil {
@@ -223,7 +223,7 @@ func (h *host) leftNothing(t *testing.T) {
 }
 
 // bundle writes an OCI bundle whose process is a shell with a script.
-func (h *host) bundle(t *testing.T, script string, edit func(map[string]any)) string {
+func (h *host) bundle(t testing.TB, script string, edit func(map[string]any)) string {
 	t.Helper()
 	dir := filepath.Join(h.work, fmt.Sprintf("bundle%d", time.Now().UnixNano()))
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -196,7 +196,18 @@ func (t tracee) detach() {
 	}
 }
 
-func (t tracee) kill() { _ = unix.Kill(t.pid, unix.SIGKILL) }
+// kill ends it, and returns when it has ended.
+func (t tracee) kill() {
+	_ = unix.Kill(t.pid, unix.SIGKILL)
+	for {
+		var ws unix.WaitStatus
+		switch _, err := unix.Wait4(t.pid, &ws, unix.WALL, nil); {
+		case err == unix.EINTR:
+		case err != nil, ws.Exited(), ws.Signaled():
+			return
+		}
+	}
+}
 
 // poll tells whether the process has stopped, 0 when it runs. The error is
 // [effective.ErrGone] when it has ended.
