@@ -480,8 +480,10 @@ succeeded, and not at all otherwise.`,
 					return fail(fmt.Errorf("neither %q nor %q is in a volume", src, target)).hint("write VOLUME:/path for a file in a volume")
 				}
 				err := e.withVolume(vol, &f, false, func(v *sealfs.Volume) error {
-					n, err := volfile.Extract(v, from, target, own)
-					total += n
+					n, skipped, err := volfile.Extract(v, from, target, own)
+					if total += n; len(skipped) > 0 {
+						e.warnf("%d fifos, sockets and devices were not copied, such as %s", len(skipped), oneLine(skipped[0]))
+					}
 					return err
 				})
 				if err != nil {

@@ -96,6 +96,7 @@ func Seal(dev Device, key []byte, opts Options, src Source) (Sealed, error) {
 	if err := b.collect(); err != nil {
 		return Sealed{}, err
 	}
+	b.byPath = nil // as large as all names
 	if err := b.contents(); err != nil {
 		return Sealed{}, err
 	}

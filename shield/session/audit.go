@@ -35,11 +35,22 @@ type Event struct {
 
 type audit struct {
 	mu   sync.Mutex
-	f    *os.File
+	f    logFile
+	size int64 // of the whole lines
 	key  []byte
 	seq  uint64
 	last string
 	save func(auditEnd) error
+
+	broken error // nothing can be written any more
+}
+
+type logFile interface {
+	io.Writer
+	io.Seeker
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
 }
 
 // auditEnd is what the store knows of the log: it has at least this much.
@@ -78,7 +89,7 @@ func openAudit(name string, key []byte, end auditEnd, save func(auditEnd) error)
 		f.Close()
 		return nil, fmt.Errorf("audit log %s: %w", name, err)
 	}
-	return &audit{f: f, key: key, seq: last.Seq, last: last.MAC, save: save}, nil
+	return &audit{f: f, size: good, key: key, seq: last.Seq, last: last.MAC, save: save}, nil
 }
 
 // checkAudit verifies the chain, and that it is as long as the store remembers.
@@ -119,6 +130,15 @@ func checkAudit(r io.Reader, key []byte, end auditEnd) (last auditEnd, good int6
 	return last, good, nil
 }
 
+// cut takes off what lies behind the last whole line.
+func (a *audit) cut() error {
+	if err := a.f.Truncate(a.size); err != nil {
+		return err
+	}
+	_, err := a.f.Seek(a.size, io.SeekStart)
+	return err
+}
+
 // write appends an event and makes it durable before anything is answered.
 func (a *audit) write(e Event) error {
 	a.mu.Lock()
@@ -133,12 +153,23 @@ func (a *audit) write(e Event) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.f.Write(append(line, '\n')); err != nil {
-		return err
+	if a.broken != nil {
+		return a.broken
 	}
-	if err := a.f.Sync(); err != nil {
-		return err
+	line = append(line, '\n')
+	_, err = a.f.Write(line)
+	if err == nil {
+		err = a.f.Sync()
 	}
+	if err != nil {
+		// Half a line would break the chain for good: take it off, or write nothing more.
+		if terr := a.cut(); terr != nil {
+			a.broken = fmt.Errorf("audit log: %w, and what was written of a line cannot be taken off: %w", err, terr)
+			return a.broken
+		}
+		return fmt.Errorf("audit log: %w", err)
+	}
+	a.size += int64(len(line))
 	a.seq, a.last = e.Seq, e.MAC
 	return a.save(auditEnd{e.Seq, e.MAC})
 }

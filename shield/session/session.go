@@ -15,6 +15,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -117,7 +118,8 @@ var (
 	keyRE    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 )
 
-// Parse reads a session in YAML and reports everything that is wrong with it.
+// Parse reads a session in YAML and reports everything that is wrong with it, each
+// with its line.
 func Parse(b []byte) (*Session, error) {
 	if len(b) > maxSession {
 		return nil, fmt.Errorf("session of %d bytes, at most %d", len(b), maxSession)
@@ -135,120 +137,187 @@ func Parse(b []byte) (*Session, error) {
 	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, errors.New("session: more than one document")
 	}
-	return &s, s.Validate()
+	list := s.faults()
+	if len(list) == 0 {
+		return &s, nil
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	line := func(f fault) int { return lineOf(&doc, f.at) }
+	slices.SortStableFunc(list, func(a, b fault) int {
+		return cmp.Or(cmp.Compare(line(a), line(b)), strings.Compare(a.err.Error(), b.err.Error()))
+	})
+	var errs []error
+	for _, f := range list {
+		errs = append(errs, fmt.Errorf("line %d: %w", line(f), f.err))
+	}
+	return nil, errors.Join(errs...)
+}
+
+// fault is something that is wrong with a session, and where: keys and indices.
+type fault struct {
+	at  []any
+	err error
+}
+
+// lineOf finds the line of a place in a document, or of what would hold it.
+func lineOf(n *yaml.Node, at []any) int {
+	switch {
+	case n.Kind == yaml.DocumentNode && len(n.Content) > 0:
+		return lineOf(n.Content[0], at)
+	case n.Kind == yaml.AliasNode:
+		return n.Line
+	case len(at) == 0:
+		return n.Line
+	}
+	switch key := at[0].(type) {
+	case string:
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == key {
+				if len(at) == 1 {
+					return n.Content[i].Line
+				}
+				return lineOf(n.Content[i+1], at[1:])
+			}
+		}
+	case int:
+		if n.Kind == yaml.SequenceNode && key < len(n.Content) {
+			return lineOf(n.Content[key], at[1:])
+		}
+	}
+	return n.Line
 }
 
 // Validate reports everything that is wrong with a session.
 func (s *Session) Validate() error {
 	var errs []error
-	object := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, f := range s.faults() {
+		errs = append(errs, f.err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Session) faults() []fault {
+	var list []fault
+	object := func(at []any, format string, args ...any) {
+		list = append(list, fault{at, fmt.Errorf(format, args...)})
+	}
+	place := func(at ...any) []any { return at }
 	if !nameRE().MatchString(s.Name) {
-		object("name %q: want letters, digits, '.', '_' and '-', at most 128", s.Name)
+		object(place("name"), "name %q: want letters, digits, '.', '_' and '-', at most 128", s.Name)
 	}
 	if s.Predecessor != "" && !keyRE().MatchString(s.Predecessor) {
-		object("predecessor: want the 64 hexadecimal digits of a session's hash")
+		object(place("predecessor"), "predecessor: want the 64 hexadecimal digits of a session's hash")
 	}
 	a := &s.Attestation
 	if len(a.TEE) == 0 {
-		object("attestation.tee: name at least one of sgx, tdx, sev-snp, sim")
+		object(place("attestation", "tee"), "attestation.tee: name at least one of sgx, tdx, sev-snp, sim")
 	}
-	for _, t := range a.TEE {
+	for i, t := range a.TEE {
 		if !slices.Contains([]attest.TEE{attest.SGX, attest.TDX, attest.SNP, attest.Sim}, t) {
-			object("attestation.tee: %q is none of sgx, tdx, sev-snp, sim", t)
+			object(place("attestation", "tee", i), "attestation.tee: %q is none of sgx, tdx, sev-snp, sim", t)
 		}
 		if t == attest.Sim && !a.AllowInsecureSim {
-			object("attestation.tee: sim protects nothing from its host; allow_insecure_sim: true is needed with it")
+			object(place("attestation", "tee", i), "attestation.tee: sim protects nothing from its host; allow_insecure_sim: true is needed with it")
 		}
 	}
 	if len(a.Measurements) == 0 && len(a.Signers) == 0 {
-		object("attestation: name at least one of measurements and signers: without, any program would get the secrets")
+		object(place("attestation", "measurements"), "attestation: name at least one of measurements and signers: without, any program would get the secrets")
 	}
-	for _, m := range append(slices.Clone(a.Measurements), a.Signers...) {
-		if b, err := hex.DecodeString(m); err != nil || len(b) != 32 && len(b) != 48 {
-			object("attestation: %q is not 32 or 48 bytes in hexadecimal", m)
+	for key, digests := range map[string][]string{"measurements": a.Measurements, "signers": a.Signers} {
+		for i, m := range digests {
+			if b, err := hex.DecodeString(m); err != nil || len(b) != 32 && len(b) != 48 {
+				object(place("attestation", key, i), "attestation.%s: %q is not 32 or 48 bytes in hexadecimal", key, m)
+			}
 		}
 	}
 	secrets := map[string]int{} // length, -1 when it is not known before the session is made
 	if len(s.Secrets) > maxSecrets {
-		object("%d secrets, at most %d", len(s.Secrets), maxSecrets)
+		object(place("secrets"), "%d secrets, at most %d", len(s.Secrets), maxSecrets)
 	}
-	for _, x := range s.Secrets {
+	for i, x := range s.Secrets {
 		_, twice := secrets[x.Name]
 		switch {
 		case !nameRE().MatchString(x.Name):
-			object("secret %q: bad name", x.Name)
+			object(place("secrets", i), "secret %q: bad name", x.Name)
 		case twice:
-			object("secret %s is given twice", x.Name)
+			object(place("secrets", i), "secret %s is given twice", x.Name)
 		case (x.Value == "") == (x.Generate == 0):
-			object("secret %s: give either value or generate", x.Name)
+			object(place("secrets", i), "secret %s: give either value or generate", x.Name)
 		case x.Generate < 0 || x.Generate > 4096:
-			object("secret %s: generate 1 to 4096 bytes", x.Name)
+			object(place("secrets", i), "secret %s: generate 1 to 4096 bytes", x.Name)
 		}
 		secrets[x.Name] = x.Generate
 		if x.Value != "" {
 			b, err := x.bytes()
 			if err != nil {
-				object("secret %s: %w", x.Name, err)
+				object(place("secrets", i), "secret %s: %w", x.Name, err)
 			}
 			secrets[x.Name] = len(b)
 		}
 	}
-	refs := func(where, text string) {
+	refs := func(at []any, where, text string) {
 		for _, m := range secretRE().FindAllStringSubmatch(text, -1) {
 			if _, ok := secrets[m[1]]; !ok {
-				object("%s: no secret %s", where, m[1])
+				object(at, "%s: no secret %s", where, m[1])
 			}
 		}
 	}
 	for i, x := range s.Args {
-		refs(fmt.Sprintf("args[%d]", i), x)
+		refs(place("args", i), fmt.Sprintf("args[%d]", i), x)
 	}
 	for k, x := range s.Environment {
 		if k == "" || strings.ContainsAny(k, "=\x00") {
-			object("environment: bad name %q", k)
+			object(place("environment", k), "environment: bad name %q", k)
 		}
-		refs("environment "+k, x)
+		refs(place("environment", k), "environment "+k, x)
 	}
-	for _, f := range s.Files {
+	for i, f := range s.Files {
 		if !strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || f.Path == "/" {
-			object("file %q: want a clean absolute path", f.Path)
+			object(place("files", i), "file %q: want a clean absolute path", f.Path)
 		}
 		if f.Mode&^0o7777 != 0 {
-			object("file %s: mode %#o", f.Path, f.Mode)
+			object(place("files", i), "file %s: mode %#o", f.Path, f.Mode)
 		}
-		refs("file "+f.Path, f.Content)
+		refs(place("files", i, "content"), "file "+f.Path, f.Content)
 	}
-	names := map[string]bool{}
-	for _, v := range s.Volumes {
+	names, paths := map[string]bool{}, map[string]string{}
+	for i, v := range s.Volumes {
 		n, ok := secrets[v.Key]
 		switch {
 		case !nameRE().MatchString(v.Name):
-			object("volume %q: bad name", v.Name)
+			object(place("volumes", i), "volume %q: bad name", v.Name)
 		case names[v.Name]:
-			object("volume %s is given twice", v.Name)
+			object(place("volumes", i), "volume %s is given twice", v.Name)
 		case !strings.HasPrefix(v.Path, "/") || path.Clean(v.Path) != v.Path:
-			object("volume %s: path %q: want a clean absolute path", v.Name, v.Path)
+			object(place("volumes", i), "volume %s: path %q: want a clean absolute path", v.Name, v.Path)
+		case paths[v.Path] != "":
+			object(place("volumes", i, "path"), "volumes %s and %s are both at %s", paths[v.Path], v.Name, v.Path)
 		case !ok:
-			object("volume %s: key %q is no secret of the session", v.Name, v.Key)
+			object(place("volumes", i), "volume %s: key %q is no secret of the session", v.Name, v.Key)
 		case n != sealfs.KeySize:
-			object("volume %s: secret %s is %d bytes, a key is %d", v.Name, v.Key, n, sealfs.KeySize)
+			object(place("volumes", i), "volume %s: secret %s is %d bytes, a key is %d", v.Name, v.Key, n, sealfs.KeySize)
 		}
-		names[v.Name] = true
+		names[v.Name], paths[v.Path] = true, cmp.Or(paths[v.Path], v.Name)
 		if v.Root != "" {
 			if _, err := ParseRoot(v.Root); err != nil {
-				object("volume %s: %w", v.Name, err)
+				object(place("volumes", i), "volume %s: %w", v.Name, err)
 			}
 		}
 	}
 	if len(s.Access.Update) == 0 {
-		object("access.update: name at least one key, or nobody could ever change the session")
+		object(place("access", "update"), "access.update: name at least one key, or nobody could ever change the session")
 	}
-	for _, k := range append(slices.Clone(s.Access.Update), s.Access.Read...) {
-		if !keyRE().MatchString(k) {
-			object("access: %q is not a key's fingerprint (64 hexadecimal digits)", k)
+	for key, keys := range map[string][]string{"update": s.Access.Update, "read": s.Access.Read} {
+		for i, k := range keys {
+			if !keyRE().MatchString(k) {
+				object(place("access", key, i), "access.%s: %q is not a key's fingerprint (64 hexadecimal digits)", key, k)
+			}
 		}
 	}
-	return errors.Join(errs...)
+	return list
 }
 
 func (x *Secret) bytes() ([]byte, error) {

@@ -329,16 +329,19 @@ func TestParse(t *testing.T) {
 		t.Errorf("the hash depends on how the session is written: %v", err)
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
-		{"unknown key", "args:", "argz:", "argz"},
-		{"sim", "allow_insecure_sim: true", "allow_insecure_sim: false", "sim protects nothing"},
+		{"unknown key", "args:", "argz:", "line 6"},
+		{"sim", "allow_insecure_sim: true", "allow_insecure_sim: false", "line 3: attestation.tee: sim protects nothing"},
 		{"any program", "measurements: [" + strings.Repeat("01", 48) + "]", "measurements: []", "any program"},
-		{"short measurement", strings.Repeat("01", 48), "0101", "32 or 48 bytes"},
-		{"no secret", "$$secret:password$$]", "$$secret:nosuch$$]", "no secret nosuch"},
-		{"short key", strings.Repeat("ab", 32), "abab", "a key is 32"},
+		{"short measurement", strings.Repeat("01", 48), "0101", "line 5: attestation.measurements: \"0101\" is not 32 or 48 bytes"},
+		{"no secret", "$$secret:password$$]", "$$secret:nosuch$$]", "line 6: args[2]: no secret nosuch"},
+		{"short key", strings.Repeat("ab", 32), "abab", "line 15: volume data: secret key is 2 bytes, a key is 32"},
 		{"root", `"3:`, `"x:`, "GENERATION"},
 		{"tee", "[sim, tdx]", "[sim, tpm]", "tpm"},
 		{"twice", "{name: token, generate: 16}", "{name: password, generate: 16}", "given twice"},
-		{"path", "/etc/app.conf", "etc/app.conf", "absolute"},
+		{"path", "/etc/app.conf", "etc/app.conf", "line 9: file"},
+		{"not YAML", "args: [", "args: [[", "line 7"},
+		{"two volumes at one path", "volumes:\n", "volumes:\n  - {name: other, path: /data, key: key}\n", "line 16: volumes other and data are both at /data"},
+		{"two volumes of one name", "volumes:\n", "volumes:\n  - {name: data, path: /other, key: key}\n", "line 16: volume data is given twice"},
 		{"nobody", "update: [" + fp + "]", "update: []", "nobody"},
 		{"two documents", "access:", "---\naccess:", ""},
 	} {

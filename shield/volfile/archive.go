@@ -88,10 +88,17 @@ func (m *merge) layer(i int, open func() (io.ReadCloser, error)) error {
 		return err
 	}
 	defer r.Close()
-	t := tar.NewReader(r)
+	tail := &tailReader{r: r}
+	t := tar.NewReader(tail)
 	for first := true; ; first = false {
 		h, err := t.Next()
+		if err == io.EOF && first && !m.image && !tail.any {
+			return errors.New("neither an image nor a tar archive: it is empty")
+		}
 		if err == io.EOF {
+			if !m.image && !tail.marked() {
+				return errors.New("read archive: it has no end mark: it was cut short")
+			}
 			return nil
 		}
 		if err != nil && first && !m.image {
@@ -108,6 +115,28 @@ func (m *merge) layer(i int, open func() (io.ReadCloser, error)) error {
 		}
 	}
 }
+
+// tailReader keeps the last block that was read. An archive ends with blocks of
+// zeros; one that was cut between two files does not.
+type tailReader struct {
+	r    io.Reader
+	last [512]byte
+	any  bool
+}
+
+func (t *tailReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.any = t.any || n > 0
+	if n >= len(t.last) {
+		copy(t.last[:], p[n-len(t.last):n])
+	} else {
+		copy(t.last[:], t.last[n:])
+		copy(t.last[len(t.last)-n:], p[:n])
+	}
+	return n, err
+}
+
+func (t *tailReader) marked() bool { return t.last == [512]byte{} }
 
 const whiteout = ".wh."
 

@@ -132,6 +132,8 @@ func TestBadArchives(t *testing.T) {
 		"text":     {[]byte(strings.Repeat("this is no archive\n", 100)), "neither an image nor a tar archive"},
 		"short":    {[]byte("hi\n"), "neither an image nor a tar archive"},
 		"cut":      {whole[:3000], "read archive: a: unexpected EOF"},
+		"empty":    {nil, "it is empty"},
+		"no end":   {whole[:512+5120], "it has no end mark"},
 		"bad gzip": {append([]byte("\x1f\x8b"), make([]byte, 100)...), "gzip: invalid header"},
 	} {
 		file := filepath.Join(dir, name)
@@ -184,7 +186,7 @@ func TestSparse(t *testing.T) {
 	defer root.Close()
 	v := volume(t, Directory(root))
 	again := volume(t, Volume(v))
-	if _, err := Extract(again, "/big", filepath.Join(dir, "out"), false); err != nil {
+	if _, _, err := Extract(again, "/big", filepath.Join(dir, "out"), false); err != nil {
 		t.Fatal(err)
 	}
 	if err := CopyIn(again, filepath.Join(dir, "out"), "/copy"); err == nil || !strings.Contains(err.Error(), "open for reading only") {

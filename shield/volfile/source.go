@@ -92,20 +92,18 @@ func entry(root *os.Root, name string, fi fs.FileInfo, links map[[2]uint64]strin
 		e.Type = sealfs.Dir
 	case 0:
 		e.Type, e.Size = sealfs.Regular, fi.Size()
+		size, dev, ino := fi.Size(), st.Dev, st.Ino // not all of fi: there may be millions
 		e.Open = func() (sealfs.Content, error) {
 			f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 			if err != nil {
 				return nil, err
 			}
-			now, err := f.Stat()
-			if err == nil && !os.SameFile(fi, now) {
-				err = errors.New("was replaced while it was sealed")
-			}
-			if err != nil {
+			var now unix.Stat_t
+			if err := unix.Fstat(int(f.Fd()), &now); err != nil || now.Dev != dev || now.Ino != ino {
 				f.Close()
-				return nil, err
+				return nil, errors.Join(errors.New("was replaced while it was sealed"), err)
 			}
-			return &hostFile{f, fi.Size()}, nil
+			return &hostFile{f, size}, nil
 		}
 	case fs.ModeSymlink:
 		e.Type = sealfs.Symlink
@@ -153,33 +151,34 @@ func (f *hostFile) NextData(off int64) (int64, error) {
 
 // Extract writes a file or a directory of a volume to the host. dst must not
 // exist, or be a directory, which then gets the file under its own name.
-// Nothing is written outside of dst. Owners are set when own.
-func Extract(v *sealfs.Volume, src, dst string, own bool) (files int, err error) {
+// Nothing is written outside of dst. Owners are set when own. Sockets, fifos and devices
+// below a directory are left out, and listed.
+func Extract(v *sealfs.Volume, src, dst string, own bool) (files int, skipped []string, err error) {
 	info, err := v.Lstat(src)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if fi, err := os.Stat(dst); err == nil && fi.IsDir() && path.Base(src) != "/" {
 		dst = filepath.Join(dst, path.Base(path.Clean(src)))
 	}
 	if _, err := os.Lstat(dst); err == nil && path.Clean("/"+src) != "/" {
-		return 0, &os.PathError{Op: "cp", Path: dst, Err: os.ErrExist}
+		return 0, nil, &os.PathError{Op: "cp", Path: dst, Err: os.ErrExist}
 	}
 	parent, base := filepath.Dir(dst), filepath.Base(dst)
 	if info.Type == sealfs.Dir {
 		if err := os.MkdirAll(dst, 0o700); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		parent, base = dst, "."
 	}
 	root, err := os.OpenRoot(parent)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer root.Close()
 	x := &extractor{v: v, root: root, own: own, links: map[uint32]string{}}
 	err = x.copy(src, base, info)
-	return x.files, err
+	return x.files, x.skipped, err
 }
 
 type extractor struct {
@@ -188,6 +187,8 @@ type extractor struct {
 	own   bool
 	links map[uint32]string
 	files int
+
+	skipped []string
 }
 
 func (x *extractor) copy(src, dst string, info sealfs.Info) error {
@@ -213,6 +214,10 @@ func (x *extractor) copy(src, dst string, info sealfs.Info) error {
 			child, err := x.v.Lstat(at)
 			if err != nil {
 				return err
+			}
+			if child.Type > sealfs.Symlink {
+				x.skipped = append(x.skipped, at)
+				continue
 			}
 			if err := x.copy(at, path.Join(dst, e.Name), child); err != nil {
 				return err
@@ -304,7 +309,7 @@ func copySparse(out *os.File, in *sealfs.File) error {
 // CopyIn writes a file of the host into a volume that is open for writing; the
 // caller commits. The target is replaced when it is a regular file.
 func CopyIn(v *sealfs.Volume, src, dst string) (err error) {
-	f, err := os.Open(src)
+	f, err := os.OpenFile(src, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would wait for its writer
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func TestDirectory(t *testing.T) {
 
 	// And back, with what a person may do.
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := Extract(v, "/a", out, false); err != nil {
+	if _, _, err := Extract(v, "/a", out, false); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(filepath.Join(out, "b/hard"))
@@ -131,13 +131,13 @@ func TestDirectory(t *testing.T) {
 	if !os.SameFile(x, y) {
 		t.Error("a hard link became a copy")
 	}
-	if _, err := Extract(v, "/a", out, false); err != nil { // into it, under its own name
+	if _, _, err := Extract(v, "/a", out, false); err != nil { // into it, under its own name
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(out, "a/file")); err != nil {
 		t.Error(err)
 	}
-	if _, err := Extract(v, "/a.b", filepath.Join(out, "file"), false); !errors.Is(err, fs.ErrExist) {
+	if _, _, err := Extract(v, "/a.b", filepath.Join(out, "file"), false); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("overwrote a file: %v", err)
 	}
 
@@ -163,7 +163,7 @@ func TestExtractStaysInside(t *testing.T) {
 	}
 	v := volume(t, seq)
 	out := t.TempDir()
-	if _, err := Extract(v, "/d", filepath.Join(out, "x"), false); err != nil {
+	if _, _, err := Extract(v, "/d", filepath.Join(out, "x"), false); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := os.Readlink(filepath.Join(out, "x/link")); s != "/tmp" || err != nil {
