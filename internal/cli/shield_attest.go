@@ -25,7 +25,7 @@ import (
 
 func newShieldAttestCommand(e *env) *cobra.Command {
 	return group("attest", "verify evidence of trusted environments, and measure enclaves",
-		newAttestVerifyCommand(e), newAttestMeasureCommand(e), newAttestMeasureSimCommand(e), newAttestSigstructCommand(e), newAttestSignCommand(e))
+		newAttestVerifyCommand(e), newAttestStatusCommand(e), newAttestEvidenceCommand(e), newAttestMeasureCommand(e), newAttestMeasureSimCommand(e), newAttestSigstructCommand(e), newAttestSignCommand(e))
 }
 
 func newAttestVerifyCommand(e *env) *cobra.Command {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package tee gets evidence from the trusted environment that this process runs
-// in: through the kernel's configfs-tsm interface on SEV-SNP and TDX guests. It
-// was not run on such hardware; what it hands to the kernel and takes from it is
-// tested against a model of the interface.
+// in: through the kernel's configfs-tsm interface on SEV-SNP and TDX guests, and
+// through the files of a library OS (/dev/attestation) in an SGX enclave. It was not run
+// on such hardware; what it hands to these interfaces and takes from them is tested
+// against models of them. Where there is none, it says what is there and what is missing.
 package tee
 
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
@@ -20,29 +20,26 @@ import (
 )
 
 // ErrNone says that this machine offers no trusted environment.
-var ErrNone = errors.New("no trusted environment here: neither configfs-tsm (SEV-SNP, TDX) nor an SGX enclave")
+var ErrNone = errors.New("no trusted environment here")
 
 // Detect says which interface evidence would come from: the kind of environment,
-// or ErrNone. An SGX device alone is none: evidence comes from inside an enclave.
+// or ErrNone with what is missing.
 func Detect() (attest.TEE, error) {
-	if _, err := os.Stat("/sys/kernel/config/tsm/report"); err != nil {
-		return "", ErrNone
+	s := Machine{"/"}.Status()
+	if s.Evidence == "" {
+		return "", fmt.Errorf("%w: %s", ErrNone, s.Missing)
 	}
-	for _, d := range []struct {
-		file string
-		tee  attest.TEE
-	}{{"/dev/sev-guest", attest.SNP}, {"/dev/tdx_guest", attest.TDX}} {
-		if _, err := os.Stat(d.file); err == nil {
-			return d.tee, nil
-		}
-	}
-	return "", ErrNone
+	return s.Evidence, nil
 }
 
 // Evidence gets evidence that binds the report data.
 func Evidence(reportData [64]byte) ([]byte, error) {
-	if _, err := Detect(); err != nil {
-		return nil, err
+	m := Machine{"/"}
+	switch s := m.Status(); {
+	case s.Evidence == "":
+		return nil, fmt.Errorf("%w: %s", ErrNone, s.Missing)
+	case s.Source == libOSDir:
+		return m.libOSEvidence(reportData)
 	}
 	c, err := linuxtsm.MakeClient()
 	if err != nil {
