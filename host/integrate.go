@@ -308,13 +308,19 @@ func containerdVersion(text []byte) (map[string]any, int64, error) {
 	return config, version, nil
 }
 
+// passedOn is the annotation of a pod that palisade-oci is to see: the policy that
+// the pod asks for, which can only tighten. One that could loosen is not passed on:
+// whoever writes pods is not the host.
+const passedOn = "io.github.palisade-sec.request"
+
 func (o IntegrateOptions) containerdBlock(plugin string, config map[string]any, withDefault bool) string {
 	table := fmt.Sprintf("plugins.%q.containerd", plugin)
 	s := blockBegin
 	if withDefault {
 		s += fmt.Sprintf("[%s]\ndefault_runtime_name = %q\n\n", table, RuntimeName)
 	}
-	s += fmt.Sprintf("[%s.runtimes.%s]\nruntime_type = \"io.containerd.runc.v2\"\n\n[%s.runtimes.%s.options]\nBinaryName = %q\n", table, RuntimeName, table, RuntimeName, o.Wrapper)
+	s += fmt.Sprintf("[%s.runtimes.%s]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [%q]\n\n[%s.runtimes.%s.options]\nBinaryName = %q\n",
+		table, RuntimeName, passedOn, table, RuntimeName, o.Wrapper)
 	// The wrapper is started as runc is, so it takes runc's cgroup driver.
 	if v, ok := dig(config, "plugins", plugin, "containerd", "runtimes", "runc", "options", "SystemdCgroup").(bool); ok {
 		s += fmt.Sprintf("SystemdCgroup = %t\n", v)

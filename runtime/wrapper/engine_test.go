@@ -501,11 +501,18 @@ func TestConfirmPodman(t *testing.T) {
 // containerd starts a daemon and returns its client and where it answers.
 func (h *host) containerd(t *testing.T) (ctr, address string) {
 	t.Helper()
+	return h.containerdWith(t, func(config string) string {
+		return config + "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+	})
+}
+
+// containerdWith is containerd with an edited configuration.
+func (h *host) containerdWith(t *testing.T, edit func(config string) string) (ctr, address string) {
+	t.Helper()
 	containerd := oracle.Tool(t, "containerd", "apt: containerd")
 	ctr, address = oracle.Tool(t, "ctr", "apt: containerd"), h.work+"/c.sock"
 	config := filepath.Join(h.work, "containerd.toml")
-	content := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
-		h.work+"/root.d", h.work+"/state.d", address, h.work+"/t.sock")
+	content := edit(fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ngrpc.address = %q\nttrpc.address = %q\n", h.work+"/root.d", h.work+"/state.d", address, h.work+"/t.sock"))
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}

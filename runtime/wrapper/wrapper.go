@@ -298,6 +298,14 @@ func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
 			claim.Level = level
 		}
 	}
+	if pod := w.pod(c.ID, spec); pod != "" {
+		shared := claim
+		shared.Shared = pod
+		if rec, err := w.registry.Reserve(shared); !errors.Is(err, svirt.ErrInUse) {
+			return rec.Level, err
+		}
+		// A container of a pod may be given a label of its own.
+	}
 	rec, err := w.registry.Reserve(claim)
 	if errors.Is(err, svirt.ErrInUse) && claim.Level != "" && (joins(spec) || spec.Process == nil || spec.Process.SelinuxLabel == "") {
 		// The containers of a pod have one label, which the first holds; and engines
@@ -305,6 +313,31 @@ func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
 		return claim.Level, nil
 	}
 	return rec.Level, err
+}
+
+// Annotations in which Kubernetes' engines name the pod's sandbox, in the sandbox
+// itself as in the pod's containers.
+//
+// Source: containerd pkg/cri/annotations; CRI-O pkg/annotations, libpod/define.
+var sandboxAnnotations = []string{"io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"}
+
+// pod is the group of a pod's containers, which hold the pod's label together: it
+// is free when the last of them is gone. Empty for a container that is of none.
+func (w *wrapper) pod(id string, spec *specsSpec) string {
+	for _, name := range sandboxAnnotations {
+		sandbox := spec.Annotations[name]
+		if sandbox == "" {
+			continue
+		}
+		if sandbox != id {
+			// Only of a pod whose sandbox is here.
+			if rec, err := w.dir.Get(sandbox); err != nil || rec.ID != sandbox {
+				continue
+			}
+		}
+		return "pod-" + sandbox
+	}
+	return ""
 }
 
 // joins tells whether a container shares a namespace with another: it is of a
