@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -91,18 +92,24 @@ func sampleTree(t *testing.T) string {
 }
 
 // evil builds the shim's file shield with an executor that lies.
-func evil(t *testing.T) string {
+func evil(tb testing.TB) string { return evilHost(tb, "evil.c") }
+
+func evilHost(tb testing.TB, name string) string {
 	var flags []string
 	for _, f := range []string{"vol", "dir", "path", "file", "console", "sys", "str", "aes", "sha256"} {
 		flags = append(flags, filepath.Join("src", f+".c"))
 	}
-	sum, err := os.ReadFile("shim.sum") // so that a change of those files makes a new binary
-	if err != nil {
-		t.Fatal(err)
+	h := sha256.New() // so that a change of those files makes a new binary
+	for _, f := range []string{"shim.sum", filepath.Join("testdata", "evilhost.h")} {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		h.Write(b)
 	}
 	flags = append(flags, "-w", "-fno-strict-aliasing", "-fwrapv", "-maes", "-mpclmul", "-mssse3", "-msse4.1",
-		fmt.Sprintf("-DSOURCES_%.16x", sha256.Sum256(sum)))
-	return oracle.CHelper(t, filepath.Join("testdata", "evil.c"), "apt: gcc libc6-dev", flags...)
+		"-DSOURCES_"+hex.EncodeToString(h.Sum(nil)[:8]))
+	return oracle.CHelper(tb, filepath.Join("testdata", name), "apt: gcc libc6-dev", flags...)
 }
 
 func keyFile(t *testing.T, key []byte) string {

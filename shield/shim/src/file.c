@@ -102,7 +102,7 @@ static long fd_new(struct thread *t, struct inode *ip, u32 flags)
 		fd = check_fd(t, H(NR_openat, fd_base + FD_LOCKS, name, O_RDWR | O_CREAT | (flags & O_CLOEXEC), 0666));
 		if (fd >= 0) H(NR_fchmod, fd, 0666);
 	}
-	if (fd < 0) return fd;
+	if (fd < 0) return fd == -EMFILE || fd == -ENFILE ? fd : -EIO;
 	u32 n = fd < 65536 ? ofd_new(ip, flags) : 0;
 	if (!n) {
 		H(NR_close, fd);
@@ -230,10 +230,12 @@ long file_mmap(struct thread *t, u64 addr, u64 len, u64 prot, u64 flags, int fd,
 	}
 	r = H(NR_mmap, addr, size, shared ? 0 : PROT_READ | PROT_WRITE, (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) | MAP_PRIVATE | MAP_ANONYMOUS,
 		-1, 0);
+	if (IS_ERR(r) && r != -EEXIST && r != -EINVAL) r = -ENOMEM;
 	if (!IS_ERR(r) && (r % PAGE || trusted_range(r, size)))
 		die("the host mapped memory over the shim", 0);
 	if (!IS_ERR(r)) {
 		long k = shared ? map_shared(o, r, size, prot, off) : file_read(ip, off, (void *)r, size);
+		if (k >= 0 && !shared && (u64)k < size && off + k < ip->r.size) k = -EIO; /* no zeros for what could not be read */
 		if (k >= 0 && !shared && prot != (PROT_READ | PROT_WRITE))
 			k = H(NR_mprotect, r, size, prot);
 		if (k < 0) {
@@ -273,8 +275,8 @@ void files_start(struct thread *t, const char *handed)
 	vol_enter();
 	if (!CFG->ready) {
 		long r = vol_open(CFG->key, CFG->min_generation, CFG->flags & CFG_READONLY);
-		if (r == -EIO) H(NR_exit_group, 125); /* vol_complain has said what it is */
-		if (r) die("the volume cannot be opened", r == -ENOMEM ? "the cache is too small" : 0);
+		if (r && V->complained) H(NR_exit_group, 125); /* it is said already what it is */
+		if (r) die("the volume cannot be opened", r == -ENOMEM ? "the cache is too small" : r == -ENOSPC ? "no space left" : 0);
 		memset(CFG->key, 0, sizeof CFG->key);
 		if (CFG->flags & CFG_CONSOLE) console_start(t);
 		make_ephemeral();
@@ -862,7 +864,7 @@ static long do_link(struct loc *from, struct loc *to)
 {
 	long r = 0;
 	if (V->readonly) return -EROFS;
-	if (!from->ino || to->ino) return to->ino ? -EEXIST : -ENOENT;
+	if (!from->ino || to->ino) return from->ino ? -EEXIST : -ENOENT;
 	struct inode *ip = inode_get(from->ino, &r), *d = ip ? inode_get(to->dir, &r) : 0;
 	if (d) {
 		if (ip->r.type == T_DIR)

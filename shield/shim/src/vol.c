@@ -63,7 +63,9 @@ i64 now(void)
 	return ts[0] * 1000000000 + ts[1];
 }
 
-/* ---- the host's file */
+/* ---- the host's file: its errors say nothing of the program's files, so only these two reach it */
+
+static long host_error(long r) { return r == -ENOSPC || r == -EFBIG || r == -122 /* EDQUOT */ ? -ENOSPC : -EIO; }
 
 static long host_pread(u64 block, void *buf)
 {
@@ -71,7 +73,7 @@ static long host_pread(u64 block, void *buf)
 	while (got < 4096) {
 		long r = H(NR_pread64, fd_base + FD_VOLUME, (u8 *)buf + got, 4096 - got, block * 4096 + got);
 		if (r == -EINTR) continue;
-		if (r <= 0 || (u64)r > 4096 - got) return IS_ERR(r) ? r : -EIO;
+		if (r <= 0 || (u64)r > 4096 - got) return -EIO;
 		got += r;
 	}
 	return 0;
@@ -83,7 +85,7 @@ static long host_pwrite(u64 block, const void *buf, u64 n)
 	while (put < n) {
 		long r = H(NR_pwrite64, fd_base + FD_VOLUME, (u8 *)buf + put, n - put, block * 4096 + put);
 		if (r == -EINTR) continue;
-		if (r <= 0 || (u64)r > n - put) return IS_ERR(r) ? r : -EIO;
+		if (r <= 0 || (u64)r > n - put) return host_error(r);
 		put += r;
 	}
 	return 0;
@@ -94,7 +96,7 @@ static long host_sync(void)
 	long r;
 	while ((r = H(NR_fdatasync, fd_base + FD_VOLUME)) == -EINTR)
 		;
-	return r > 0 ? -EIO : r;
+	return r ? host_error(r) : 0;
 }
 
 /* Blocks are mostly allocated side by side: they go out together. */
@@ -330,10 +332,9 @@ struct entry *block_get(struct inode *ip, int level, u64 index, int fresh, long 
 		memcpy(b.tag, c.tag, 16);
 		b.in = V->rbuf;
 		b.out = PAGE_OF(e);
-		if (open_box(&b))
-			r = corrupt("block", c.block);
-	} else if (r == -EIO) {
-		vol_complain("short read of block", c.block);
+		if (open_box(&b)) r = corrupt("block", c.block);
+	} else {
+		vol_complain("the host does not give block", c.block);
 	}
 	if (r) {
 		memset(PAGE_OF(e), 0, 4096);
