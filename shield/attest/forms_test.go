@@ -126,6 +126,24 @@ func TestPCKLookup(t *testing.T) {
 	}
 }
 
+// TestChainInDER gives a chain in DER, and flips bits of it.
+func TestChainInDER(t *testing.T) {
+	v := newIntel(t, SGX)
+	v.certType, v.certData = certPCKChain, slices.Concat(v.pck.Raw, v.ca.Raw, v.root.Raw)
+	b := v.quote(3, SGX, enclaveReport, 8, nil)
+	p := Policy{Collateral: v.collateral()}
+	if _, err := Verify(b, p, testNow); err != nil {
+		t.Fatal(err)
+	}
+	for i := len(b) - len(v.certData); i < len(b); i += 3 {
+		b[i] ^= 1 << (i % 8)
+		if _, err := Verify(b, p, testNow); err == nil || len(Fields(err)) == 0 {
+			t.Errorf("byte %d of the chain flipped: %v", i-len(b)+len(v.certData), err)
+		}
+		b[i] ^= 1 << (i % 8)
+	}
+}
+
 // TestCollateralWrappings gives the same collateral as tools leave it behind.
 func TestCollateralWrappings(t *testing.T) {
 	v := newIntel(t, SGX)

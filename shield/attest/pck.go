@@ -33,14 +33,32 @@ const (
 // pckChain verifies the chain in a quote: leaf, intermediate and root in PEM, in
 // any order behind the leaf.
 func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
+	certs, err := chainCertificates(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) != 3 {
+		return nil, bad(chainField, "holds %d certificates, want 3: PCK, its CA, root", len(certs))
+	}
+	leaf, ca, root := certs[0], certs[1], certs[2]
+	if isIntelRoot(ca) {
+		ca, root = root, ca
+	}
+	return c.verifyPCK(leaf, ca, root, now)
+}
+
+// chainCertificates reads certificates in PEM, or in DER one behind the other.
+func chainCertificates(data []byte) (certs []*x509.Certificate, err error) {
+	if len(data) > 0 && data[0] == 0x30 {
+		if certs, err = x509.ParseCertificates(data); err != nil {
+			return nil, bad(chainField, "certificates in DER cannot be read: %v", err)
+		}
+		return certs, nil
+	}
 	ders, err := strictPEM(data)
 	if err != nil {
 		return nil, err
 	}
-	if len(ders) != 3 {
-		return nil, bad(chainField, "holds %d certificates, want 3: PCK, its CA, root", len(ders))
-	}
-	var certs []*x509.Certificate
 	for i, der := range ders {
 		cert, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -48,11 +66,7 @@ func (c *Collateral) pckChain(data []byte, now time.Time) (*pck, error) {
 		}
 		certs = append(certs, cert)
 	}
-	leaf, ca, root := certs[0], certs[1], certs[2]
-	if isIntelRoot(ca) {
-		ca, root = root, ca
-	}
-	return c.verifyPCK(leaf, ca, root, now)
+	return certs, nil
 }
 
 // verifyPCK verifies a PCK certificate up to Intel's root.
