@@ -168,14 +168,7 @@ func TryPolicy(tb testing.TB, flavour string, modules map[string][]byte) (Built,
 // is kept.
 func once(tb testing.TB, dir string, make func(tmp string)) {
 	tb.Helper()
-	l, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	if err := syscall.Flock(int(l.Fd()), syscall.LOCK_EX); err != nil {
-		tb.Fatal(err)
-	}
+	defer lock(tb, dir+".lock")()
 	if _, err := os.Stat(dir); err == nil {
 		return
 	}
@@ -194,6 +187,19 @@ func once(tb testing.TB, dir string, make func(tmp string)) {
 	if err := os.Rename(tmp, dir); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// lock keeps two test binaries from making the same thing.
+func lock(tb testing.TB, path string) (unlock func()) {
+	tb.Helper()
+	l, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := syscall.Flock(int(l.Fd()), syscall.LOCK_EX); err != nil {
+		tb.Fatal(err)
+	}
+	return func() { l.Close() }
 }
 
 func run(tb testing.TB, name string, args ...string) {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
@@ -106,12 +107,18 @@ func unpack(cache, dir, name string) error {
 }
 
 func openKernel(dir string) (*kernelImage, error) {
+	k := &kernelImage{deps: map[string][]string{}}
 	images, err := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
-	if err != nil || len(images) != 1 {
+	switch newer, _ := filepath.Glob(filepath.Join(dir, "usr", "lib", "modules", "*", "vmlinuz")); {
+	case err == nil && len(images) == 1:
+		k.image = images[0]
+		k.release = strings.TrimPrefix(filepath.Base(k.image), "vmlinuz-")
+	case len(newer) == 1:
+		k.image = newer[0]
+		k.release = filepath.Base(filepath.Dir(k.image))
+	default:
 		return nil, fmt.Errorf("vmtest: no kernel in %s", dir)
 	}
-	k := &kernelImage{image: images[0], deps: map[string][]string{}}
-	k.release = strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	k.deps, err = moduleDeps(dir, k.release)
 	return k, err
 }
@@ -125,7 +132,7 @@ func moduleDeps(dir, release string) (map[string][]string, error) {
 	}
 	paths := map[string]string{}
 	err := filepath.WalkDir(base, func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".ko") {
+		if err == nil && strings.HasSuffix(strings.TrimSuffix(path, ".xz"), ".ko") {
 			paths[moduleName(path)] = path
 		}
 		return err
@@ -147,7 +154,7 @@ func moduleDeps(dir, release string) (map[string][]string, error) {
 }
 
 func moduleName(path string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
+	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".xz"), ".ko"), "-", "_")
 }
 
 var dependsField = regexp.MustCompile(`\x00depends=([^\x00]*)\x00`)
@@ -171,7 +178,7 @@ func (k *kernelImage) resolve(names []string) ([]string, error) {
 		if p[0] == "" {
 			return nil
 		}
-		b, err := os.ReadFile(p[0])
+		b, err := readModule(p[0])
 		if err != nil {
 			return err
 		}
@@ -194,6 +201,41 @@ func (k *kernelImage) resolve(names []string) ([]string, error) {
 		}
 	}
 	return order, nil
+}
+
+// suiteKernel is the kernel of another release of Debian, unpacked into the
+// cache by the hash of its packages.
+func suiteKernel(t *testing.T, suite string) *kernelImage {
+	t.Helper()
+	s := debian.OpenSuite(t, suite)
+	parts := s.Depends(t, kernelPackages[0], func(dep string) bool {
+		for _, prefix := range []string{"linux-image-", "linux-binary-", "linux-modules-"} {
+			if rest, ok := strings.CutPrefix(dep, prefix); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+				return true
+			}
+		}
+		return false
+	})
+	if len(parts) < 2 {
+		oracle.Missing(t, "suite %s names no kernel", suite)
+	}
+	k, err := openKernel(s.Unpack(t, parts[1:]...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// readModule reads a module, which newer packages compress.
+func readModule(path string) ([]byte, error) {
+	if !strings.HasSuffix(path, ".xz") {
+		return os.ReadFile(path)
+	}
+	out, err := exec.Command("xz", "-dc", path).Output()
+	if err != nil {
+		return nil, fmt.Errorf("xz %s (apt: xz-utils): %w", path, err)
+	}
+	return out, nil
 }
 
 // lock keeps two test binaries from unpacking into one place.

@@ -48,6 +48,9 @@ type Config struct {
 	// LSM is the major security module: "selinux", "apparmor" or "" (none).
 	// Landlock, lockdown, Yama and BPF-LSM are on with each.
 	LSM string
+	// Suite is a release of Debian whose kernel boots instead of the machine's, for
+	// example "trixie-backports"; empty for the machine's.
+	Suite string
 	// Cmdline is added to the kernel's command line.
 	Cmdline string
 	// Files go into the guest's root file system, which is a tmpfs (with
@@ -110,7 +113,12 @@ func Run(t *testing.T, c Config, fn func(t *testing.T)) {
 	}
 	qemu := oracle.Tool(t, "qemu-system-x86_64", "apt: qemu-system-x86")
 	self := staticSelf(t)
-	kernel := findKernel(t)
+	var kernel *kernelImage
+	if c.Suite == "" {
+		kernel = findKernel(t)
+	} else {
+		kernel = suiteKernel(t, c.Suite)
+	}
 
 	lsm, params, err := lsmParameters(c.LSM)
 	if err != nil {
@@ -130,11 +138,11 @@ func Run(t *testing.T, c Config, fn func(t *testing.T)) {
 	var image cpio
 	image.file("/init", 0o755, self)
 	for _, m := range modules {
-		b, err := os.ReadFile(m)
+		b, err := readModule(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		name := "/modules/" + filepath.Base(m)
+		name := "/modules/" + strings.TrimSuffix(filepath.Base(m), ".xz")
 		image.data(name, 0o644, b)
 		o.Modules = append(o.Modules, name)
 	}
