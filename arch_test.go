@@ -59,7 +59,8 @@ var edges = map[string]string{
 // sameLayer lists imports between packages of one layer that are not of one
 // mechanism (one top-level folder), each with its reason.
 var sameLayer = map[string]string{
-	"runtime/container selinux/relabel": "a volume with :Z is relabelled as 'palisade relabel' does it",
+	"runtime/container selinux/relabel":   "a volume with :Z is relabelled as 'palisade relabel' does it",
+	"runtime/profile apparmor/securityfs": "a container's profile is loaded and unloaded with the container; this is the kernel's side of it",
 }
 
 // forbidden imports of the pure layers 0 to 2, with the reason.

@@ -19,6 +19,15 @@ type ContainerProfile struct {
 	// signals into the container: those of the engine and of the OCI runtime. nil
 	// means runc and crun.
 	Senders []string
+	// Capabilities and Families are those of them that the container may use, in
+	// the language's spelling; nil means all.
+	Capabilities, Families []string
+	// NoTrace keeps the container's processes from debugging each other; they may
+	// still look at each other below /proc.
+	NoTrace bool
+	// Hidden are paths that the container neither reads nor writes, ReadOnly such
+	// that it does not write, both with all that is below them.
+	Hidden, ReadOnly []string
 }
 
 // sealed are the parts of /proc and /sys that a container neither reads nor
@@ -48,14 +57,25 @@ func (c ContainerProfile) Text() []byte {
 	q := quoteWord(name)
 	// A process that entered the container from outside of it, as "exec" does on
 	// some engines, carries both labels.
-	self := quoteWord("{" + escapePeer(name) + "," + escapePeer(name) + "//&unconfined}")
+	self := quoteWord("{" + Exactly(name) + "," + Exactly(name) + "//&unconfined}")
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# The profile of containers. Generated; see 'palisade apparmor generate --help'.")
 	line("abi <abi/3.0>,\n")
 	line("profile %s flags=(attach_disconnected, mediate_deleted) {", q)
 	line("  # Capabilities and system calls are other mechanisms' work; sockets too.")
-	line("  network,\n  capability,\n  file,\n  umount,\n")
+	for _, r := range []struct {
+		keyword string
+		only    []string
+	}{{"network", c.Families}, {"capability", c.Capabilities}} {
+		if r.only == nil {
+			line("  %s,", r.keyword)
+		}
+		for _, word := range r.only {
+			line("  %s %s,", r.keyword, word)
+		}
+	}
+	line("  file,\n  umount,\n")
 	line("  # Signals: from the host, the engine and the OCI runtime, and among the")
 	line("  # processes of the container.")
 	line("  signal (receive) peer=unconfined,")
@@ -64,7 +84,11 @@ func (c ContainerProfile) Text() []byte {
 	}
 	line("  signal (send, receive) peer=%s,\n", self)
 	line("  # Debugging: within the container, and from the host.")
-	line("  ptrace (trace, read, tracedby, readby) peer=%s,", self)
+	if c.NoTrace {
+		line("  ptrace (read, readby) peer=%s,", self)
+	} else {
+		line("  ptrace (trace, read, tracedby, readby) peer=%s,", self)
+	}
 	line("  ptrace (tracedby, readby) peer=unconfined,\n")
 	line("  deny mount,\n")
 	line("  # Below /proc: writes only to the folders of processes and to")
@@ -78,12 +102,21 @@ func (c ContainerProfile) Text() []byte {
 	for _, p := range sealed {
 		line("  deny %s rwklx,", p)
 	}
+	for _, p := range c.Hidden {
+		line("  deny %s rwklx,", quoteWord(Below(p)))
+	}
+	for _, p := range c.ReadOnly {
+		line("  deny %s wl,", quoteWord(Below(p)))
+	}
 	line("}")
 	return []byte(b.String())
 }
 
-// escapePeer makes a glob that matches one name.
-func escapePeer(name string) string {
+// Below is the glob of exactly a path and all that is below it.
+func Below(path string) string { return Exactly(strings.TrimRight(path, "/")) + "{,/,/**}" }
+
+// Exactly is the glob of exactly one name or path.
+func Exactly(name string) string {
 	var b strings.Builder
 	for i := 0; i < len(name); i++ {
 		if strings.IndexByte(`*?[]{}^,\`, name[i]) >= 0 {

@@ -216,7 +216,7 @@ func cond(name, value string) Cond {
 }
 
 // escapeLiteral makes a glob that matches one text.
-func escapeLiteral(s string) string { return escapePeer(s) }
+func escapeLiteral(s string) string { return Exactly(s) }
 
 // fileOrNet are operations that files and sockets share, or that only files
 // have.

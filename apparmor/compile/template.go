@@ -15,7 +15,8 @@ import (
 
 // Template is a compiled profile from which profiles for single containers are
 // made quickly: under another name, with that name in place of the template's
-// own in peers and child profiles, and with further rules. Not safe for
+// own in peers (alone, or as one of several in braces) and child profiles, and
+// with further rules. Not safe for
 // concurrent use with its compiler.
 type Template struct {
 	c    *Compiler
@@ -127,11 +128,12 @@ func (t *Template) Specialise(name string, extra ...*apparmor.ResolvedRule) (*Pr
 // target; the same rule where there is none.
 func renamed(r *apparmor.ResolvedRule, old, glob string) *apparmor.ResolvedRule {
 	same := func(o *apparmor.Opt) bool {
-		if !o.Set || o.Value != old {
+		if !o.Set {
 			return false
 		}
-		o.Value = glob
-		return true
+		was := o.Value
+		o.Value = rename(o.Value, old, glob)
+		return o.Value != was
 	}
 	var body apparmor.Body
 	switch x := r.Body.(type) {
@@ -166,4 +168,23 @@ func renamed(r *apparmor.ResolvedRule, old, glob string) *apparmor.ResolvedRule 
 	out := *r
 	out.Body = body
 	return &out
+}
+
+// rename puts glob in the place of the name old where it stands alone or as one
+// of the alternatives in braces, with or without what is stacked on it.
+func rename(value, old, glob string) string {
+	if value == old {
+		return glob
+	}
+	inner, ok := strings.CutPrefix(value, "{")
+	if inner, ok = strings.CutSuffix(inner, "}"); !ok || strings.ContainsAny(inner, `{}\`) {
+		return value
+	}
+	words := strings.Split(inner, ",")
+	for i, w := range words {
+		if rest, ok := strings.CutPrefix(w, old); ok && (rest == "" || strings.HasPrefix(rest, "//")) {
+			words[i] = glob + rest
+		}
+	}
+	return "{" + strings.Join(words, ",") + "}"
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,6 +66,11 @@ func (l Label) String() string {
 		}
 	}
 	return strings.Join(parts, "//&")
+}
+
+// Has tells whether a profile of the reader's namespace is in the label.
+func (l Label) Has(profile string) bool {
+	return slices.Contains(l.Components, Component{Profile: profile})
 }
 
 // Unconfined tells whether no profile confines the process.

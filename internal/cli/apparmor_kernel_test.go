@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/palisade-sec/palisade/apparmor"
+	"github.com/palisade-sec/palisade/apparmor/securityfs"
 	"github.com/palisade-sec/palisade/internal/vmtest"
+	"github.com/palisade-sec/palisade/runtime/profile"
 )
 
 // TestKernelAppArmorVerbs loads, asks, lists and removes with the command line
@@ -24,14 +27,14 @@ func TestKernelAppArmorVerbs(t *testing.T) {
 		}
 		// The containers' profile is loaded at first need, once.
 		for range 2 {
-			if err := ensureContainerProfile(&env{stderr: os.Stderr}, containerProfile); err != nil {
+			if err := profile.Ensure(securityfs.FS{}, apparmor.DockerDefaultName); err != nil {
 				t.Fatal(err)
 			}
 			if _, out, _ := run("", "status"); !strings.Contains(out, "docker-default (enforce)") || !strings.Contains(out, "1 profile") {
 				t.Fatalf("status: %s", out)
 			}
 		}
-		if code, _, errs := run("", "unload", containerProfile); code != 0 {
+		if code, _, errs := run("", "unload", apparmor.DockerDefaultName); code != 0 {
 			t.Fatal(errs)
 		}
 

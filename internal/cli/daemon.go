@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/observe"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/store/authority"
@@ -79,20 +80,30 @@ func serveLabels(ctx context.Context, e *env, dir, path string, every time.Durat
 	defer func() { err = errors.Join(err, withdraw()) }()
 	r := &svirt.Registry{Store: store}
 	if every > 0 {
-		go watchHost(ctx, e, r, every)
+		go watchHost(ctx, e, r, dir, every)
 	}
 	fmt.Fprintf(e.stderr, "palisade: serving %s on %s\n", authority.Registry(dir), path)
 	return socket.Serve(ctx, l, r)
 }
 
-// watchHost reconciles the registry with the host and says each violation once.
-func watchHost(ctx context.Context, e *env, r svirt.Authority, every time.Duration) {
+// watchHost reconciles the registry with the host, unloads AppArmor profiles whose
+// container is gone, and says each violation once.
+func watchHost(ctx context.Context, e *env, r svirt.Authority, path string, every time.Duration) {
 	said := map[string]bool{}
-	for tick := time.NewTicker(every); ; {
-		seen, err := observe.Host(observe.Root())
+	say := func(err error) {
 		if err != nil && !said[err.Error()] {
 			said[err.Error()] = true
 			e.warnf("%v", err)
+		}
+	}
+	dir, err := state.Open(path)
+	say(err)
+	for tick := time.NewTicker(every); ; {
+		seen, err := observe.Host(observe.Root())
+		say(err)
+		if dir != nil {
+			_, err := delegate.CollectProfiles(dir, r)
+			say(err)
 		}
 		rep, err := r.Reconcile(seen)
 		if err != nil {

@@ -21,7 +21,7 @@ func newGCCommand(e *env) *cobra.Command {
 		Short: "Clean up behind containers whose palisade was killed",
 		Long: `Ends and removes containers whose 'palisade run' is gone, and forgets containers
 that their engine has deleted. Frees their labels, unless content outside the
-container still carries one. Containers in use are left alone.`,
+container still carries one, and unloads their AppArmor profiles. Containers in use are left alone.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := openState()
@@ -43,7 +43,7 @@ container still carries one. Containers in use are left alone.`,
 					return perr
 				}
 			} else {
-				for _, id := range slices.Concat(got.Containers, got.Images) {
+				for _, id := range slices.Concat(got.Containers, got.Profiles, got.Images) {
 					fmt.Fprintln(e.stdout, id)
 				}
 			}

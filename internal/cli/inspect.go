@@ -80,6 +80,9 @@ func printInspection(out io.Writer, in container.Inspection) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if in.EngineProfile != "" && in.EngineProfile != in.Asked.AppArmor {
+		fmt.Fprintf(out, "the engine asked for the AppArmor profile %s\n", oneLine(in.EngineProfile))
+	}
 	for _, m := range in.Mismatches {
 		fmt.Fprintf(out, "!! %s\n", oneLine(m.String()))
 	}

@@ -65,10 +65,6 @@ ends; volumes stay.`,
 			if o.Policy, err = policy.Builtin(policyName); err != nil {
 				return fail(err).hint("the policies are %s", strings.Join(policy.BuiltinNames(), " and "))
 			}
-			if err := ensureContainerProfile(e, o.Policy.AppArmor.Profile); err != nil {
-				// Whether it may be missing is the policy's to say.
-				e.warnf("AppArmor profile %s: %v", o.Policy.AppArmor.Profile, err)
-			}
 			if o.Net != container.NetNone && o.Net != container.NetHost {
 				return fail(fmt.Errorf("network %q: want none or host", o.Net)).hint("--net none gives the container a loopback device only")
 			}

@@ -38,6 +38,12 @@ type Request struct {
 	// Writable are the volumes that may be written to whatever the policy's
 	// rules on files say.
 	Writable []string
+	// Profile is the AppArmor profile that the container is to have: one of its
+	// own that was loaded for it, or that of the container that it joins. Empty
+	// means the shared one of the policy.
+	Profile string
+	// Replaces is the profile of the engine whose place Profile takes.
+	Replaces string
 	// Engine is the filter that an engine has chosen; nil for none.
 	Engine *specs.LinuxSeccomp
 	// Init is how the last step is executed inside the container; empty when
@@ -102,6 +108,8 @@ func Resolve(h Host, p policy.Policy, r Request) (*Plan, error) {
 	}
 	if name := p.AppArmor.Profile; name != "" {
 		switch {
+		case h.AppArmor && r.Profile != "":
+			plan.AppArmorProfile, plan.Replaces = r.Profile, r.Replaces
 		case h.AppArmor && h.Loaded(name):
 			plan.AppArmorProfile = name
 		case !p.AppArmor.Required:

@@ -64,6 +64,8 @@ func summarize(r state.Record) (Summary, error) {
 type Inspection struct {
 	Summary
 	Asked effective.State `json:"asked"`
+	// EngineProfile is the AppArmor profile that the engine has asked for.
+	EngineProfile string `json:"engine_profile,omitempty"`
 	// Effective is nil when the container does not run.
 	Effective *effective.State `json:"effective"`
 	// Mismatches are the places where less is in force than was asked for.
@@ -77,7 +79,7 @@ func Inspect(dir *state.Dir, name string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	in := Inspection{Mismatches: []effective.Mismatch{}}
+	in := Inspection{Mismatches: []effective.Mismatch{}, EngineProfile: r.EngineProfile}
 	if in.Summary, err = summarize(r); err != nil {
 		return in, err
 	}

@@ -37,6 +37,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/handover"
 	"github.com/palisade-sec/palisade/runtime/image"
 	"github.com/palisade-sec/palisade/runtime/oci"
+	"github.com/palisade-sec/palisade/runtime/profile"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
@@ -301,8 +302,31 @@ func (r *run) resolve(level string) (err error) {
 	default:
 		r.warn(fmt.Errorf("%w: the OCI runtime filters system calls; there is no Landlock, and no check before the command runs", err))
 	}
+	if req.Profile, err = r.profile(); err != nil {
+		return err
+	}
 	r.plan, err = confine.Resolve(r.host, r.opts.Policy, req)
 	return err
+}
+
+// profile loads the container's own AppArmor profile where there is AppArmor and
+// the policy wants it.
+func (r *run) profile() (string, error) {
+	if !r.host.AppArmor || r.opts.Policy.AppArmor.Profile == "" {
+		return "", nil
+	}
+	var readOnly []string
+	for _, v := range r.volumes {
+		if v.readOnly {
+			readOnly = append(readOnly, v.dst)
+		}
+	}
+	name, err := profile.Give(profile.Kernel{}, r.dir, r.c, readOnly)
+	if errors.Is(err, profile.ErrDenied) {
+		r.warn(err)
+		err = nil
+	}
+	return name, err
 }
 
 // start runs the OCI runtime and waits for it.

@@ -5,11 +5,13 @@ package delegate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/palisade-sec/palisade/runtime/profile"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
@@ -17,16 +19,18 @@ import (
 // Collected is what [Collect] cleaned up.
 type Collected struct {
 	// Containers are the IDs of containers that were removed, Labels the IDs
-	// whose label was freed or, with labelled content left, set to draining.
+	// whose label was freed or, with labelled content left, set to draining,
+	// Profiles AppArmor profiles that no container had any more.
 	Containers []string `json:"containers"`
 	Labels     []string `json:"labels"`
+	Profiles   []string `json:"profiles"`
 }
 
 // Collect removes what killed processes left behind: containers whose palisade
 // run is gone (they are ended), records of containers that their engine has
 // deleted, half-made folders, and labels without a container.
 func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
-	got := Collected{Containers: []string{}, Labels: []string{}}
+	got := Collected{Containers: []string{}, Labels: []string{}, Profiles: []string{}}
 	// The labels are listed first: one that is reserved after this belongs to a
 	// container whose folder is there by the time we look for it.
 	labels, err := registry.List()
@@ -47,7 +51,45 @@ func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
 			errs = append(errs, registry.Release(l.ID))
 		}
 	}
-	return got, errors.Join(errs...)
+	lost, err := CollectProfiles(dir, registry)
+	got.Profiles = append(got.Profiles, lost...)
+	return got, errors.Join(append(errs, err)...)
+}
+
+// CollectProfiles unloads AppArmor profiles whose container is gone: those without
+// a record, and, with the container, those that no process has and whose runtime
+// knows their container no more. It looks at nothing else and so can be called
+// often.
+func CollectProfiles(dir *state.Dir, registry svirt.Authority) ([]string, error) {
+	var kernel profile.Kernel
+	// The profiles first: of one that is loaded later the record is there by now.
+	loaded, err := profile.Loaded(kernel, dir)
+	if err != nil || len(loaded) == 0 {
+		return nil, err
+	}
+	held, err := profile.Holders(kernel, slices.Collect(maps.Keys(loaded)))
+	if err != nil {
+		return nil, err
+	}
+	var lost []string
+	var errs []error
+	for name, id := range loaded {
+		if len(held[name]) > 0 {
+			continue
+		}
+		err := CollectOne(dir, registry, id)
+		if errors.Is(err, state.ErrNotFound) {
+			err = profile.Unload(kernel, name)
+		}
+		switch {
+		case err == nil:
+			lost = append(lost, name)
+		case !errors.Is(err, state.ErrBusy) && !errors.Is(err, profile.ErrHeld):
+			errs = append(errs, err)
+		}
+	}
+	slices.Sort(lost)
+	return lost, errors.Join(errs...)
 }
 
 // Holders of labels.
@@ -96,7 +138,12 @@ func collect(dir *state.Dir, registry svirt.Authority, c *state.Container) (gone
 			return false, err
 		}
 	}
-	return true, Forget(registry, c)
+	if c.Profile == "" {
+		// The record may have been unreadable. The name follows from the ID.
+		c.Profile = profile.Name(dir, c.ID)
+	}
+	err = Forget(registry, c)
+	return err == nil, err
 }
 
 // abandoned tells of a container that its runtime still knows whether its engine
@@ -155,8 +202,19 @@ func destroyOrphan(r state.Runtime, root string, c *state.Container) error {
 
 // forget removes the folder, then frees the label: a label must not be free
 // while something may still carry it.
+// Forget unloads the profile, removes the folder, then frees the label: a label
+// must not be free while something may still carry it. While a process has the
+// profile everything stays, and the error wraps [state.ErrBusy].
 func Forget(registry svirt.Authority, c *state.Container) error {
 	labelled := c.Labelled
+	switch err := profile.Unload(profile.Kernel{}, c.Profile); {
+	case errors.Is(err, profile.ErrHeld):
+		c.Close()
+		return errors.Join(err, state.ErrBusy)
+	case err != nil:
+		c.Close()
+		return err
+	}
 	if err := c.Remove(); err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/gate"
 	"github.com/palisade-sec/palisade/runtime/handover"
+	"github.com/palisade-sec/palisade/runtime/profile"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/runtime/wrapper"
 	"github.com/palisade-sec/palisade/selinux"
@@ -260,6 +261,10 @@ func (l *launch) become(controller, status string) error {
 		}
 	}
 	s.hostNetwork = !l.domain.Network && !slices.Contains(s.shared, "net") || sharesHostNetwork(l.call)
+	if err := profile.Ensure(profile.Kernel{}, l.record.Policy.AppArmor.Profile); err != nil {
+		// Whether it may be missing is the policy's to say.
+		report(fmt.Errorf("warning: domain %s: %w", l.record.ID, err))
+	}
 	pl, err := resolve(s, l.record.Policy, l.domain, l.record.ID, l.record.Level)
 	if err != nil {
 		return err

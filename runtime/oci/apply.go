@@ -46,6 +46,9 @@ type Confinement struct {
 	MountLabel   string
 	// AppArmorProfile is the name of a loaded profile, empty for none.
 	AppArmorProfile string
+	// Replaces is the engine's profile whose place AppArmorProfile takes, because
+	// it allows nothing that Replaces denies.
+	Replaces string
 	// Seccomp says who filters system calls.
 	Seccomp SeccompMode
 	// Filter is what goes into the configuration with [SeccompRuntime].
@@ -113,7 +116,7 @@ func ApplyProcess(p *specs.Process, c Confinement) {
 	if p.SelinuxLabel == "" {
 		p.SelinuxLabel = c.ProcessLabel
 	}
-	if c.AppArmorProfile != "" && (p.ApparmorProfile == "" || p.ApparmorProfile == "unconfined") {
+	if c.AppArmorProfile != "" && (p.ApparmorProfile == "" || p.ApparmorProfile == "unconfined" || p.ApparmorProfile == c.Replaces) {
 		p.ApparmorProfile = c.AppArmorProfile
 	}
 	if c.Init != "" && (len(p.Args) == 0 || p.Args[0] != c.Init) {

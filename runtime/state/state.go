@@ -70,6 +70,10 @@ type Record struct {
 	Labelled bool `json:"labelled,omitempty"`
 	// Asked is what is to be in force, in the form of package effective.
 	Asked json.RawMessage `json:"asked,omitempty"`
+	// Profile is the container's own AppArmor profile, to be unloaded with it;
+	// EngineProfile the one that its engine has asked for.
+	Profile       string `json:"profile,omitempty"`
+	EngineProfile string `json:"engine_profile,omitempty"`
 }
 
 // Runtime is how the OCI runtime that keeps the container is called.

@@ -174,7 +174,7 @@ func (w *wrapper) create() error {
 	}
 	defer c.Close()
 	if err := w.confine(c, spec, raw, name, as); err != nil {
-		return errors.Join(err, c.Remove(), w.registry.Release(rec.ID))
+		return errors.Join(err, delegate.Forget(w.registry, c))
 	}
 	// Until the runtime has a container of that name, nobody may think that it was
 	// left behind. The number is one that the runtime does not pass on.
@@ -242,6 +242,9 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	req := confine.Request{ID: c.ID, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path()}
 	if spec.Linux != nil {
 		req.Engine = spec.Linux.Seccomp
+	}
+	if err := w.profile(host, c, spec, &req); err != nil {
+		return err
 	}
 	plan, err := confine.Resolve(host, c.Policy, req)
 	if err != nil {
@@ -365,6 +368,9 @@ func (w *wrapper) exec() error {
 	}
 	// The labels are the container's own, whatever the host would say today.
 	conf := oci.Confinement{Policy: rec.Policy, ID: rec.ID, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
+	if rec.EngineProfile != asked.AppArmor {
+		conf.Replaces = rec.EngineProfile
+	}
 	step, err := w.dir.Step(rec.ID)
 	if err != nil {
 		return err
@@ -417,6 +423,17 @@ func (w *wrapper) confineExecFlags(conf oci.Confinement) error {
 				return fmt.Errorf("capability %s is not allowed by policy %s", value, conf.Policy.Name)
 			}
 			out = append(out, "--cap", value)
+			continue
+		}
+		if isFlag(flags[i]) && name == "apparmor" && conf.AppArmorProfile != "" {
+			if !eq && i+1 < len(flags) {
+				i++
+				value = flags[i]
+			}
+			if value == "" || value == "unconfined" || value == conf.Replaces {
+				value = conf.AppArmorProfile
+			}
+			out = append(out, "--apparmor", value)
 			continue
 		}
 		out = append(out, flags[i])

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/profile"
+	"github.com/palisade-sec/palisade/runtime/state"
+)
+
+// profile gives the container an AppArmor profile of its own, unless its engine
+// has chosen one: what engines give to every container is no choice, and is
+// replaced where ours is proven to be at least as tight.
+func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, req *confine.Request) error {
+	if spec.Process != nil {
+		c.EngineProfile = spec.Process.ApparmorProfile
+	}
+	if !h.AppArmor || c.Policy.AppArmor.Profile == "" {
+		return nil
+	}
+	var kernel profile.Kernel
+	switch engine := c.EngineProfile; {
+	case engine == "", engine == "unconfined":
+	case !profile.EngineDefault(engine):
+		return nil
+	default:
+		covered, why, err := profile.Covers(kernel, c.Policy, engine, w.dir)
+		if err != nil || !covered {
+			warn(fmt.Errorf("profile %s of the engine stays: %s", engine, why), err)
+			return nil
+		}
+		req.Replaces = engine
+	}
+	if pid := joinedProcess(spec); pid > 0 {
+		if name, ours := profile.Joined(kernel, w.dir, pid); ours {
+			req.Profile = name
+			return nil
+		}
+	}
+	name, err := profile.Give(kernel, w.dir, c, readOnly(spec))
+	if errors.Is(err, profile.ErrDenied) {
+		warn(err)
+		err = nil
+	}
+	req.Profile = name
+	if name == "" {
+		req.Replaces = ""
+	}
+	return err
+}
+
+func warn(errs ...error) { fmt.Fprintf(os.Stderr, "palisade-oci: warning: %v\n", errors.Join(errs...)) }
+
+// joinedProcess is the process whose PID namespace a container joins, 0 for none.
+func joinedProcess(s *specs.Spec) int {
+	if s.Linux == nil {
+		return 0
+	}
+	for _, ns := range s.Linux.Namespaces {
+		if rest, ok := strings.CutPrefix(ns.Path, "/proc/"); ok && ns.Type == specs.PIDNamespace {
+			number, _, _ := strings.Cut(rest, "/")
+			pid, _ := strconv.Atoi(number) // 0 for what is no number
+			return pid
+		}
+	}
+	return 0
+}
+
+// readOnly are the destinations of what the engine mounts from the host for
+// reading only.
+func readOnly(s *specs.Spec) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		ro, bind := false, m.Type == "bind"
+		for _, o := range m.Options {
+			ro = ro || o == "ro"
+			bind = bind || o == "bind" || o == "rbind"
+		}
+		if bind && ro && strings.HasPrefix(m.Destination, "/") && m.Destination != "/" {
+			out = append(out, m.Destination)
+		}
+	}
+	return out
+}
