@@ -3,6 +3,8 @@
 package apparmor
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +41,9 @@ func TestConfirmGenerated(t *testing.T) {
 			dir := filepath.Join(work, "simple_tests")
 			path := filepath.Join(src, "parser", "tst", script)
 			text, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				t.Skip("this version does not have it")
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,27 +58,11 @@ func TestConfirmGenerated(t *testing.T) {
 			if out, err := gen.CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v\n%s", script, err, out)
 			}
-			env := suiteEnv(t, dir, features)
-			n, wrong := 0, 0
-			for i, c := range loadSuite(t, dir) {
-				if c.Todo || c.Disabled || testing.Short() && i%50 != 0 {
-					continue
-				}
-				n++
-				f, diags := Parse("stdin", c.Text)
-				if !diags.HasErrors() {
-					_, diags = Resolve(f, env)
-				}
-				if got := !diags.HasErrors(); got != c.Pass {
-					if wrong++; wrong <= 20 {
-						t.Errorf("%s: accepted=%v, want %v: %v\n%s", c.Name, got, c.Pass, diags.Err(), c.Text)
-					}
-				}
+			step := 1
+			if testing.Short() {
+				step = 50
 			}
-			if n == 0 {
-				t.Fatalf("%s made no profiles", script)
-			}
-			t.Logf("%d profiles, %d differ", n, wrong)
+			confirmSuite(t, dir, features, step)
 		})
 	}
 }

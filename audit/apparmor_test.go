@@ -75,10 +75,26 @@ func libapparmor(file string, r apparmor.Record) string {
 	return b.String()
 }
 
+// suiteLogs is the folder of libapparmor's records: all of them in a source tree
+// that $APPARMOR_SOURCE names, else those of the corpus.
+func suiteLogs(t *testing.T) string {
+	if src := os.Getenv("APPARMOR_SOURCE"); src != "" {
+		return filepath.Join(src, "libraries", "libapparmor", "testsuite", "test_multi")
+	}
+	return oracle.Corpus(t, "apparmor/logs")
+}
+
+// otherFields are records that are read to other fields than the suite's, with the
+// reason.
+var otherFields = map[string]string{
+	"ptrace_garbage_lp1689667_1.in": `target="" names no target`,
+	"status-filesystem-enabled.in":  "a line with the file name that grep puts in front is read all the same",
+}
+
 // TestConfirmRecords reads the records of libapparmor's test suite to the same
 // fields.
 func TestConfirmRecords(t *testing.T) {
-	dir := oracle.Corpus(t, "apparmor/logs")
+	dir := suiteLogs(t)
 	files, err := filepath.Glob(filepath.Join(dir, "*.in"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no records", err)
@@ -96,9 +112,17 @@ func TestConfirmRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec, _ := AppArmor(string(in))
-		if got := libapparmor(filepath.Base(f), rec); strings.TrimSpace(got) != strings.TrimSpace(string(want)) {
+		name := filepath.Base(f)
+		got := libapparmor(name, rec)
+		equal := strings.TrimSpace(got) == strings.TrimSpace(string(want))
+		switch reason, known := otherFields[name]; {
+		case equal && known:
+			t.Errorf("%s: no longer differs (%s)", name, reason)
+		case !equal:
 			wrong++
-			t.Errorf("%s:\n%s\ngot\n%s\nwant\n%s", filepath.Base(f), in, got, want)
+			if !known {
+				t.Errorf("%s:\n%s\ngot\n%s\nwant\n%s", name, in, got, want)
+			}
 		}
 	}
 	t.Logf("%d records, %d differ", len(files), wrong)
@@ -131,7 +155,7 @@ func bodies(t *testing.T, name string, f *apparmor.File) map[string][]string {
 // TestConfirmSuggestions gives the rules that upstream's tools make of the same
 // records.
 func TestConfirmSuggestions(t *testing.T) {
-	dir := oracle.Corpus(t, "apparmor/logs")
+	dir := suiteLogs(t)
 	files, err := filepath.Glob(filepath.Join(dir, "*.profile"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no profiles", err)

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/hex"
 	"errors"
@@ -301,31 +300,26 @@ func printDecision(e *env, a decisionAnswer) {
 	}
 }
 
-// maxQuery bounds one line of --batch.
-const maxQuery = 1 << 20
-
 func decideBatch(e *env, p *appArmorPolicy) error {
-	in := bufio.NewScanner(e.stdin)
-	in.Buffer(nil, maxQuery)
 	labels := map[string][]*blob.Profile{}
-	for n := 1; in.Scan(); n++ {
-		name, text, ok := strings.Cut(in.Text(), "\t")
+	return e.eachLine(func(n int, line string) error {
+		name, text, ok := strings.Cut(line, "\t")
 		if !ok {
-			return fmt.Errorf("line %d: no tab between profile and query", n)
+			return fmt.Errorf("standard input, line %d: no tab between profile and query", n)
 		}
 		query, err := hex.DecodeString(strings.TrimSpace(text))
 		if err != nil || len(query) == 0 {
-			return fmt.Errorf("line %d: the query is not hexadecimal", n)
+			return fmt.Errorf("standard input, line %d: the query is not hexadecimal", n)
 		}
 		label, ok := labels[name]
 		if !ok {
 			if label, err = p.label(name); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+				return fmt.Errorf("standard input, line %d: %w", n, err)
 			}
 			labels[name] = label
 		}
 		a := decide.Query(label, query)
-		fmt.Fprintf(e.stdout, "0x%08x 0x%08x 0x%08x 0x%08x\n", a.Allow, a.Deny, a.Audit, a.Quiet)
-	}
-	return in.Err()
+		_, err = fmt.Fprintf(e.stdout, "0x%08x 0x%08x 0x%08x 0x%08x\n", a.Allow, a.Deny, a.Audit, a.Quiet)
+		return err
+	})
 }

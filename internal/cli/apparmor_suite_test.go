@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,4 +77,39 @@ func TestConfirmAppArmorSuite(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d profiles, %d differ", n, wrong)
+}
+
+// TestConfirmAppArmorEquality has upstream's equality.sh compile its pairs of
+// profiles, which are to become the same policy or different ones, with the
+// command. It is the script of AppArmor 4 and later; $APPARMOR_SOURCE names the
+// source tree.
+func TestConfirmAppArmorEquality(t *testing.T) {
+	src := os.Getenv("APPARMOR_SOURCE")
+	if src == "" {
+		t.Skip("APPARMOR_SOURCE does not name a source tree of AppArmor")
+	}
+	bash := oracle.Tool(t, "bash", "apt: bash")
+	palisade, err := exec.LookPath("palisade") // this test binary, see TestMain
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The script calls the parser with flags of its own; only the features matter.
+	parser := filepath.Join(t.TempDir(), "parser")
+	script := `#!/bin/bash
+while [ $# -gt 0 ]; do case $1 in --features-file) features=$2; shift;; esac; shift; done
+exec ` + palisade + ` apparmor compile --level 4 --features "$features" -q -
+`
+	if err := os.WriteFile(parser, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bash, "equality.sh")
+	cmd.Dir = filepath.Join(src, "parser", "tst")
+	cmd.Env = append(os.Environ(), "APPARMOR_PARSER="+parser)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := bytes.Count(out, []byte(".")); n < 100 {
+		t.Fatalf("%d pairs were compared\n%s", n, out)
+	}
 }

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"strconv"
@@ -191,16 +190,12 @@ func (ev *evaluator) one(args []string) error {
 }
 
 func (ev *evaluator) batch() error {
-	in := bufio.NewScanner(ev.e.stdin)
-	in.Buffer(make([]byte, 0, 4096), 1<<20)
-	var line int
 	var d cbpf.Data
 	var buf []byte
-	for in.Scan() {
-		line++
-		text := strings.TrimSpace(in.Text())
+	return ev.e.eachLine(func(line int, text string) error {
+		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
-			continue
+			return nil
 		}
 		if err := ev.parse(text, &d); err != nil {
 			var no answerNo
@@ -210,11 +205,9 @@ func (ev *evaluator) batch() error {
 			return fmt.Errorf("standard input, line %d: %w", line, err)
 		}
 		buf = append(append(buf[:0], ev.last.act(&d).String()...), '\n')
-		if _, err := ev.e.stdout.Write(buf); err != nil {
-			return err
-		}
-	}
-	return in.Err()
+		_, err := ev.e.stdout.Write(buf)
+		return err
+	})
 }
 
 // parse reads one line of a batch.

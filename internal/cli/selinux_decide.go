@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net/url"
@@ -237,26 +236,13 @@ func decideLine(c *contextCache, line string) string {
 	return fmt.Sprintf("%x %x %x %x %d %x", d.Allowed, uint32(0xffffffff), d.AuditAllow, d.AuditDeny, 0, d.Flags)
 }
 
-// maxBatchLine is longer than two contexts and a name can be.
-const maxBatchLine = 64 << 10
-
 // runBatch answers the lines of standard input one by one.
 func runBatch(e *env, s *ss.Server, answer func(*contextCache, string) string) error {
 	cache := newContextCache(s)
-	in := bufio.NewScanner(e.stdin)
-	in.Buffer(make([]byte, 64<<10), maxBatchLine)
-	for in.Scan() {
-		if _, err := fmt.Fprintln(e.stdout, answer(cache, in.Text())); err != nil {
-			return err
-		}
-	}
-	if err := in.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			return fmt.Errorf("standard input: a line of more than %d bytes", maxBatchLine)
-		}
-		return fmt.Errorf("standard input: %w", err)
-	}
-	return nil
+	return e.eachLine(func(_ int, line string) error {
+		_, err := fmt.Fprintln(e.stdout, answer(cache, line))
+		return err
+	})
 }
 
 // newContextVerb makes the verbs that compute a context.

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"strings"
@@ -80,31 +79,20 @@ type avcExplainer struct {
 	bad      int
 }
 
-// maxLogLine bounds a line of a log; audit records have at most 8 KiB.
-const maxLogLine = 1 << 20
-
 func (x *avcExplainer) read(e *env) error {
-	in := bufio.NewScanner(e.stdin)
-	in.Buffer(make([]byte, 64<<10), maxLogLine)
-	line := 0
-	for in.Scan() {
-		line++
-		a, err := selinux.ParseAVC(in.Text())
-		switch {
+	err := e.eachLine(func(line int, text string) error {
+		switch a, err := selinux.ParseAVC(text); {
 		case errors.Is(err, selinux.ErrNotAVC):
-			continue
 		case err != nil:
 			x.bad++
 			e.warnf("line %d: %v", line, err)
-			continue
+		default:
+			x.add(a, line)
 		}
-		x.add(a, line)
-	}
-	if err := in.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			return fmt.Errorf("standard input: line %d has more than %d bytes", line+1, maxLogLine)
-		}
-		return fmt.Errorf("standard input: %w", err)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if x.messages == 0 {
 		what := "no AVC message on standard input"

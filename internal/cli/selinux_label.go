@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,12 +74,12 @@ line that decides. Reads file_contexts with its .homedirs, .local, .subs and
 				look(path)
 			}
 			if batch {
-				sc := bufio.NewScanner(e.stdin)
-				for sc.Scan() {
-					look(sc.Text())
-				}
-				if err := sc.Err(); err != nil {
-					return fmt.Errorf("standard input: %w", err)
+				err := e.eachLine(func(_ int, path string) error {
+					look(path)
+					return nil
+				})
+				if err != nil {
+					return err
 				}
 			}
 			if e.json {
