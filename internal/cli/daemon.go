@@ -68,6 +68,12 @@ func serveLabels(ctx context.Context, e *env, dir, path string, every time.Durat
 	if err := store.Check(); err != nil {
 		return fail(fmt.Errorf("the registry is damaged: %w", err)).hint("%s is a bbolt file; its copy and 'bbolt check' tell more", authority.Registry(dir))
 	}
+	r := &svirt.Registry{Store: store}
+	watch := newWatch(e, r, dir)
+	if every > 0 {
+		// Before the first label is given out: what others gave out is in use.
+		watch.look()
+	}
 	l, err := socket.Listen(path)
 	if err != nil {
 		return err
@@ -78,45 +84,70 @@ func serveLabels(ctx context.Context, e *env, dir, path string, every time.Durat
 		return err
 	}
 	defer func() { err = errors.Join(err, withdraw()) }()
-	r := &svirt.Registry{Store: store}
 	if every > 0 {
-		go watchHost(ctx, e, r, dir, every)
+		go watch.run(ctx, every)
 	}
 	fmt.Fprintf(e.stderr, "palisade: serving %s on %s\n", authority.Registry(dir), path)
 	return socket.Serve(ctx, l, r)
 }
 
-// watchHost reconciles the registry with the host, unloads AppArmor profiles whose
+// watch reconciles the registry with the host, unloads AppArmor profiles whose
 // container is gone, and says each violation once.
-func watchHost(ctx context.Context, e *env, r svirt.Authority, path string, every time.Duration) {
-	said := map[string]bool{}
-	say := func(err error) {
-		if err != nil && !said[err.Error()] {
-			said[err.Error()] = true
-			e.warnf("%v", err)
+type watch struct {
+	e    *env
+	r    svirt.Authority
+	dir  *state.Dir // nil where there are no containers
+	said map[string]bool
+}
+
+func newWatch(e *env, r svirt.Authority, path string) *watch {
+	w := &watch{e: e, r: r, said: map[string]bool{}}
+	var err error
+	if w.dir, err = state.Open(path); err != nil {
+		w.say(err.Error())
+	}
+	return w
+}
+
+func (w *watch) say(text string) {
+	if !w.said[text] {
+		w.said[text] = true
+		w.e.warnf("%s", text)
+	}
+}
+
+func (w *watch) look() {
+	list, err := w.r.List()
+	if err != nil {
+		w.e.warnf("reconcile: %v", err)
+		return
+	}
+	seen, err := observe.All("/", list)
+	if err != nil {
+		w.say(err.Error())
+	}
+	if w.dir != nil {
+		if _, err := delegate.CollectProfiles(w.dir, w.r); err != nil {
+			w.say(err.Error())
 		}
 	}
-	dir, err := state.Open(path)
-	say(err)
+	rep, err := w.r.Reconcile(seen)
+	if err != nil {
+		w.e.warnf("reconcile: %v", err)
+	}
+	for _, v := range rep.Violations {
+		w.say(v.Message)
+	}
+	if _, err := w.r.Expire(); err != nil {
+		w.e.warnf("reconcile: %v", err)
+	}
+}
+
+func (w *watch) run(ctx context.Context, every time.Duration) {
 	for tick := time.NewTicker(every); ; {
-		seen, err := observe.Host(observe.Root())
-		say(err)
-		if dir != nil {
-			_, err := delegate.CollectProfiles(dir, r)
-			say(err)
-		}
-		rep, err := r.Reconcile(seen)
-		if err != nil {
-			e.warnf("reconcile: %v", err)
-		}
-		for _, v := range rep.Violations {
-			if !said[v.Message] {
-				said[v.Message] = true
-				e.warnf("%s", v.Message)
-			}
-		}
 		select {
 		case <-tick.C:
+			w.look()
 		case <-ctx.Done():
 			tick.Stop()
 			return

@@ -245,21 +245,18 @@ exit code 1 when there is something.`,
 	return cmd
 }
 
-// observeHost looks at the host and at the content that the registry knows of.
+// observeHost looks at the host, the content that the registry knows of and the
+// engines' volumes.
 func observeHost(e *env, a svirt.Authority) ([]svirt.Observation, error) {
 	list, err := a.List()
 	if err != nil {
 		return nil, explainLabel(err)
 	}
-	seen, err := observe.Host(observe.Root())
+	seen, err := observe.All("/", list)
 	if err != nil {
 		e.warnf("%v", err)
 	}
-	var content []string
-	for _, r := range list {
-		content = append(content, r.Content...)
-	}
-	return append(seen, observe.Content(content)...), nil
+	return seen, nil
 }
 
 type labelsCollected struct {

@@ -83,7 +83,7 @@ func processes(fsys fs.FS) ([]svirt.Observation, error) {
 }
 
 func docker(fsys fs.FS) ([]svirt.Observation, error) {
-	return each(fsys, "docker", "var/lib/docker/containers/*/config.v2.json", func(_ string, b []byte) ([]svirt.Observation, error) {
+	return each(fsys, "docker", dockerRoot(fsys)+"/containers/*/config.v2.json", func(_ string, b []byte) ([]svirt.Observation, error) {
 		var c struct{ ID, ProcessLabel, MountLabel string }
 		if err := json.Unmarshal(b, &c); err != nil {
 			return nil, err
@@ -230,30 +230,51 @@ func read(fsys fs.FS, file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// Content observes the labels of folders: volumes that a registry says carry a
-// label of its own.
-func Content(dirs []string) []svirt.Observation {
+// contentEntries bounds how many entries of a folder are looked at beside itself.
+const contentEntries = 64
+
+// Content observes the labels of files and folders: volumes. Of a folder the first
+// entries are looked at too, since what is copied there may have brought a label
+// along.
+func Content(paths []string) []svirt.Observation {
 	var out []svirt.Observation
-	for _, dir := range dirs {
-		buf := make([]byte, 4096)
-		n, err := unix.Lgetxattr(dir, "security.selinux", buf)
-		if err != nil {
-			continue
+	for _, p := range paths {
+		p = filepath.Clean(p)
+		seen := map[string]bool{}
+		for _, q := range append([]string{p}, entries(p)...) {
+			for _, o := range observation("content", q, label(q)) {
+				if !seen[o.Level] {
+					seen[o.Level] = true
+					out = append(out, o)
+				}
+			}
 		}
-		out = append(out, observation("content", filepath.Clean(dir), string(buf[:n]))...)
 	}
 	return out
 }
 
-// Labelled tells whether a folder's label has the given level.
-func Labelled(dir, level string) bool {
-	for _, o := range Content([]string{dir}) {
-		if o.Level == level {
-			return true
-		}
+// label is a file's, not followed; "" for none.
+func label(path string) string {
+	buf := make([]byte, 4096)
+	n, err := unix.Lgetxattr(path, "security.selinux", buf)
+	if err != nil {
+		return ""
 	}
-	return false
+	return string(buf[:n])
 }
 
-// Root is the file system of this host.
-func Root() fs.FS { return os.DirFS("/") }
+func entries(dir string) []string {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(contentEntries)
+	for i, name := range names {
+		names[i] = filepath.Join(dir, name)
+	}
+	return names
+}
+
+// Labelled tells whether a folder's label has the given level.
+func Labelled(dir, of string) bool { return level(label(dir)) == of }

@@ -5,10 +5,16 @@
 package observe
 
 import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/svirt"
 )
@@ -58,8 +64,92 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestVolumes finds the labels that the content of volumes carries, whichever
+// engine's and whether its container runs or not; the registry then gives out none
+// of them, and again once nothing carries it.
+func TestVolumes(t *testing.T) {
+	root := t.TempDir()
+	labelled := func(name, level string) {
+		t.Helper()
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if level == "" {
+			return
+		}
+		if err := unix.Setxattr(p, "security.selinux", []byte("system_u:object_r:container_file_t:"+level+"\x00"), 0); err != nil {
+			t.Skipf("cannot set security labels in %s: %v (root on ext4, xfs or btrfs can)", root, err)
+		}
+	}
+	file := func(name, text string) {
+		t.Helper()
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	labelled("proc", "")
+	file("etc/docker/daemon.json", `{"data-root":"/data/docker"}`)
+	labelled("data/docker/volumes/web/_data", "s0:c1,c2")
+	labelled("data/docker/volumes/web/_data/brought", "s0:c3,c4")
+	labelled("data/docker/volumes/plain/_data", "s0")
+	file("data/docker/containers/d1/config.v2.json", `{"ID":"d1","MountPoints":{"/x":{"Source":"/srv/x"},"/y":{"Source":"/proc/sys"},"/z":{"Source":"../../etc"}}}`)
+	labelled("srv/x", "s0:c5,c6")
+	labelled("var/lib/containers/storage/volumes/db/_data", "s0:c7,c8")
+	file("var/lib/containers/storage/overlay-containers/p1/userdata/config.json", `{"mounts":[{"type":"bind","source":"/srv/podman"},{"type":"tmpfs","source":"tmpfs"}]}`)
+	labelled("srv/podman", "s0:c9,c10")
+	file("run/containerd/io.containerd.runtime.v2.task/k8s.io/k1/config.json", `{"mounts":[{"type":"bind","source":"/srv/kube"}]}`)
+	labelled("srv/kube", "s0:c11,c12")
+	labelled("srv/noted", "s0:c13,c14")
+	noted := svirt.Record{ID: "noted", Level: "s0:c13,c14", Content: []string{filepath.Join(root, "srv/noted")}}
+	seen, err := All(root, []svirt.Record{noted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, o := range seen {
+		if o.Source != "content" {
+			t.Errorf("%+v", o)
+		}
+		got[strings.TrimPrefix(o.ID, root+"/")] = o.Level
+	}
+	want := map[string]string{
+		"data/docker/volumes/web/_data": "s0:c1,c2", "data/docker/volumes/web/_data/brought": "s0:c3,c4", "srv/x": "s0:c5,c6",
+		"var/lib/containers/storage/volumes/db/_data": "s0:c7,c8", "srv/podman": "s0:c9,c10", "srv/kube": "s0:c11,c12", "srv/noted": "s0:c13,c14",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+
+	r := &svirt.Registry{Store: &svirt.Memory{}, Quarantine: -1}
+	if rep, err := r.Reconcile(seen); err != nil || len(rep.Adopted) != len(want) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	for path, level := range want {
+		if _, err := r.Reserve(svirt.Claim{ID: "x", Level: level}); !errors.Is(err, svirt.ErrInUse) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", level, err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(root, "srv/podman")); err != nil {
+		t.Fatal(err)
+	}
+	if seen, err = All(root, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reconcile(seen); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reserve(svirt.Claim{ID: "x", Level: "s0:c9,c10"}); err != nil {
+		t.Errorf("a volume that is gone: %v", err)
+	}
+}
+
 func TestThisHost(t *testing.T) {
-	if _, err := Host(Root()); err != nil {
+	if _, err := All("/", nil); err != nil {
 		t.Logf("not all could be read: %v", err)
 	}
 }
@@ -70,9 +160,10 @@ func FuzzState(f *testing.F) {
 	f.Add([]byte(`<domain><name>x</name><seclabel model="selinux"><label>a:b:c:s0:c1,c2</label></seclabel></domain>`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fsys := fstest.MapFS{}
-		for _, name := range []string{"proc/1/attr/current", "var/lib/docker/containers/a/config.v2.json", "var/lib/containers/storage/overlay-containers/containers.json", "run/containerd/io.containerd.runtime.v2.task/a/b/config.json", "run/libvirt/qemu/a.xml"} {
+		for _, name := range []string{"proc/1/attr/current", "var/lib/docker/containers/a/config.v2.json", "var/lib/containers/storage/overlay-containers/containers.json", "run/containerd/io.containerd.runtime.v2.task/a/b/config.json", "etc/docker/daemon.json", "run/libvirt/qemu/a.xml"} {
 			fsys[name] = &fstest.MapFile{Data: b}
 		}
+		_, _ = volumeFolders(fsys)
 		got, _ := Host(fsys)
 		for _, o := range got {
 			if o.Level == "" || o.Source == "" {
