@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -99,9 +100,9 @@ func (t *memoryTx) EachIrregular(fn func(Record) error) error {
 	return t.each(slices.Sorted(maps.Keys(t.m.irregular)), fn)
 }
 
-func (t *memoryTx) EachResting(fn func(Record) error) error {
-	for _, r := range t.m.ids {
-		if r.State != Quarantine {
+func (t *memoryTx) EachOwn(prefix string, fn func(Record) error) error {
+	for id, r := range t.m.ids {
+		if !strings.HasPrefix(id, prefix) {
 			continue
 		}
 		if err := fn(r); err != nil {

@@ -219,14 +219,15 @@ func (r *Registry) Reconcile(observed []Observation) (Report, error) {
 			current[foreignPrefix+s.name()] = true
 		}
 		var gone []Record
-		if err := tx.Each(func(rec Record) error {
-			if rec.State == Foreign && !current[rec.ID] {
+		if err := tx.EachOwn(foreignPrefix, func(rec Record) error {
+			if !current[rec.ID] {
 				gone = append(gone, rec)
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
+		slices.SortFunc(gone, func(a, b Record) int { return strings.Compare(a.ID, b.ID) })
 		for _, rec := range gone {
 			if err := r.rest(tx, rec, true); err != nil {
 				return err
@@ -255,10 +256,12 @@ func (r *Registry) Reconcile(observed []Observation) (Report, error) {
 			}
 			out.Adopted = append(out.Adopted, rec)
 		}
-		var err error
-		out.Violations, err = r.check(tx, observed)
-		return err
+		return nil
 	})
+	if err == nil {
+		// All records are read for this, while labels go on being given out.
+		out.Violations, err = r.Check(observed)
+	}
 	return out, err
 }
 

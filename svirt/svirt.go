@@ -62,8 +62,8 @@ type Record struct {
 	Since   time.Time `json:"since"`
 }
 
-// RestingPrefix begins the IDs of records in quarantine.
-const RestingPrefix = quarantinePrefix
+// Own tells of an ID whether it is of the registry's own records.
+func Own(id string) bool { return strings.Contains(id, ":") }
 
 // Rests tells of an ID whether it is a record of quarantine.
 func Rests(id string) bool { return strings.HasPrefix(id, quarantinePrefix) }
@@ -87,9 +87,10 @@ type Tx interface {
 	// EachIrregular calls fn for every record that holds a level for which
 	// [Regular] is false.
 	EachIrregular(fn func(Record) error) error
-	// EachResting calls fn for every record in quarantine, in no order, until fn
-	// fails. fn must not change anything.
-	EachResting(fn func(Record) error) error
+	// EachOwn calls fn for every record of the registry's own whose ID begins with
+	// prefix, a word and its colon, in no order, until fn fails. fn must not change
+	// anything. It does not look at other records.
+	EachOwn(prefix string, fn func(Record) error) error
 }
 
 // Store is the durable registry. Update runs fn alone: no other Update, of this
@@ -462,7 +463,7 @@ const expireAlong = 8
 func (r *Registry) expire(tx Tx, most int) (int, error) {
 	var over []string
 	seen := 0
-	if err := tx.EachResting(func(rec Record) error {
+	if err := tx.EachOwn(quarantinePrefix, func(rec Record) error {
 		if r.rested(rec) {
 			over = append(over, rec.ID)
 		}

@@ -324,10 +324,9 @@ func (t transaction) EachIrregular(fn func(svirt.Record) error) error {
 	})
 }
 
-func (t transaction) EachResting(fn func(svirt.Record) error) error {
-	prefix := []byte(svirt.RestingPrefix)
+func (t transaction) EachOwn(prefix string, fn func(svirt.Record) error) error {
 	c := t.ids.Cursor()
-	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+	for k, v := c.Seek([]byte(prefix)); bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
 		r, err := decode(v)
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func contents(t *testing.T, s svirt.Store) (all, irregular []string, held map[st
 			func() error {
 				var resting []string
 				defer func() { slices.Sort(resting); irregular = append(irregular, resting...) }()
-				return tx.EachResting(func(r svirt.Record) error { resting = append(resting, r.ID); return nil })
+				return tx.EachOwn("quarantine:", func(r svirt.Record) error { resting = append(resting, r.ID); return nil })
 			}(),
 			func() error {
 				for _, level := range levelsOfModel() {

@@ -38,15 +38,15 @@ type overlay struct {
 	ids       map[string]change
 	levels    map[string]string // levels that changed records hold → ID
 	irregular map[string]bool
-	resting   map[string]bool
+	own       map[string]bool // IDs of the registry's own records
 }
 
 func newOverlay() overlay {
-	return overlay{ids: map[string]change{}, levels: map[string]string{}, irregular: map[string]bool{}, resting: map[string]bool{}}
+	return overlay{ids: map[string]change{}, levels: map[string]string{}, irregular: map[string]bool{}, own: map[string]bool{}}
 }
 
 func (o overlay) clone() overlay {
-	return overlay{maps.Clone(o.ids), maps.Clone(o.levels), maps.Clone(o.irregular), maps.Clone(o.resting)}
+	return overlay{maps.Clone(o.ids), maps.Clone(o.levels), maps.Clone(o.irregular), maps.Clone(o.own)}
 }
 
 // set replaces what is known of an ID; a nil change is as if it had not changed.
@@ -55,7 +55,7 @@ func (o overlay) set(id string, c *change) {
 		delete(o.levels, old.Level)
 		delete(o.irregular, id)
 	}
-	delete(o.resting, id)
+	delete(o.own, id)
 	if c == nil {
 		delete(o.ids, id)
 		return
@@ -66,8 +66,8 @@ func (o overlay) set(id string, c *change) {
 		if !svirt.Regular(c.Level) {
 			o.irregular[id] = true
 		}
-		if c.State == svirt.Quarantine {
-			o.resting[id] = true
+		if svirt.Own(id) {
+			o.own[id] = true
 		}
 	}
 }
@@ -246,13 +246,16 @@ func (t *layered) EachIrregular(fn func(svirt.Record) error) error {
 	return nil
 }
 
-func (t *layered) EachResting(fn func(svirt.Record) error) error {
-	for id := range t.over.resting {
+func (t *layered) EachOwn(prefix string, fn func(svirt.Record) error) error {
+	for id := range t.over.own {
+		if !strings.HasPrefix(id, prefix) {
+			continue
+		}
 		if err := fn(t.over.ids[id].Record); err != nil {
 			return err
 		}
 	}
-	return t.trees.EachResting(func(r svirt.Record) error {
+	return t.trees.EachOwn(prefix, func(r svirt.Record) error {
 		if _, changed := t.over.ids[r.ID]; changed {
 			return nil
 		}
