@@ -130,6 +130,30 @@ func TestKernelContextMounts(t *testing.T) {
 		g.must(mountRoot(rootSource{lower: []string{"/host/lower"}}, root, "/host/scratch", label))
 		g.isolated(root+"/file", label, "system_u:object_r:etc_t:s0", "/host/lower/file")
 
+		// What an engine has mounted with a label of its own (all containers that it
+		// runs without one get the same): it cannot be changed in place; a second view on
+		// top of it has the label, and keeps what is written away from the engine; only
+		// the same layers mounted anew have both.
+		g.mkdir("/host/engine")
+		for _, d := range []string{"upper", "work", "upper2", "work2", "merged", "view"} {
+			g.mkdir("/host/engine/" + d)
+		}
+		engines := "system_u:object_r:container_file_t:s0:c1022,c1023"
+		g.overlay("/host/lower", "/host/engine/upper", "/host/engine/work", "/host/engine/merged", engines)
+		if err := unix.Mount("", "/host/engine/merged", "", unix.MS_REMOUNT, mountOption(label)); err == nil && g.get("/host/engine/merged/file") == label {
+			t.Error("the label of a mounted overlay can be changed")
+		}
+		g.overlay("/host/engine/merged", "/host/engine/upper2", "/host/engine/work2", "/host/engine/view", label)
+		g.isolated("/host/engine/view/file", label, engines, "/host/engine/merged/file")
+		g.write("/host/engine/view/new", "")
+		if _, err := os.Stat("/host/engine/merged/new"); err == nil {
+			t.Error("what is written through a view reaches the engine: roots can be given labels of their own")
+		}
+		g.must(unix.Unmount("/host/engine/view", 0))
+		g.must(unix.Unmount("/host/engine/merged", 0))
+		g.overlay("/host/lower", "/host/engine/upper", "/host/engine/work", "/host/engine/merged", label)
+		g.isolated("/host/engine/merged/file", label, "system_u:object_r:etc_t:s0", "/host/lower/file")
+
 		// A device, and an image, each mounted for one container.
 		device := volume{src: "/dev/vda"}
 		g.must(mountFileSystem(&device, "/host/device", label))
@@ -205,6 +229,12 @@ func (g kernelGuest) write(path, text string) { g.must(os.WriteFile(path, []byte
 
 func (g kernelGuest) label(path, context string) {
 	g.must(unix.Setxattr(path, "security.selinux", append([]byte(context), 0), 0))
+}
+
+// overlay mounts one as engines do.
+func (g kernelGuest) overlay(lower, upper, work, at, label string) {
+	g.Helper()
+	g.must(unix.Mount("overlay", at, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work+","+mountOption(label)))
 }
 
 func (g kernelGuest) get(path string) string {
