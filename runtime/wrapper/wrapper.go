@@ -257,6 +257,15 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 		}
 		plan.ProcessLabel = chosen.WithLevel(l).String()
 	}
+	if plan.MountLabel != "" && spec.Root != nil && (spec.Linux == nil || spec.Linux.MountLabel == "") {
+		root := spec.Root.Path
+		if !filepath.IsAbs(root) {
+			root = filepath.Join(c.Bundle, root)
+		}
+		if err := labelRoot(root, plan.MountLabel); err != nil {
+			return fmt.Errorf("label the root: %w", err)
+		}
+	}
 	edited, result, err := oci.Edit(raw, plan.Confinement)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
