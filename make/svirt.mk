@@ -12,7 +12,7 @@ svirt-kill: ## kill a loaded label daemon SVIRT_KILLS times, palisade run, relab
 	SVIRT_KILLS=$(SVIRT_KILLS) $(GO) test -count=1 -timeout 60m -run TestKill -v ./store/socket
 	SVIRT_ENGINE_KILLS=$(SVIRT_ENGINE_KILLS) REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 180m -run 'TestKill' -v ./runtime/wrapper ./runtime/container ./selinux/relabel
 
-svirt-kernel: ## Docker and palisade run in a whole Debian, enforcing, with the container policy (root)
+svirt-kernel: ## every engine in a whole Debian, enforcing, with the container policy: all pairs of containers (root, minutes)
 	REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 60m -run 'TestKernel' -v ./selinux/container
 
 bench-labels: ## durable allocations, empty and full, and what labels add to a container's start (root)

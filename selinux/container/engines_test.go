@@ -5,30 +5,37 @@
 package container
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
 
-// TestKernelEngines runs an unmodified Docker, and palisade run, of a whole
-// Debian under its enforcing policy with the module. It builds that Debian first,
-// which takes root and minutes, so it runs where oracles are required only
-// ("make svirt-kernel").
+// TestKernelEngines runs unmodified engines, and palisade run, of a whole Debian
+// under its enforcing policy with the module: two containers of each, and what
+// each of them may do to every other. It builds that Debian first, which takes
+// root and minutes, so it runs where oracles are required only ("make
+// svirt-kernel").
 func TestKernelEngines(t *testing.T) {
+	inDebian(t, "engines")
+}
+
+// inDebian runs a role of this test's binary in the domain of services of the
+// guest's Debian.
+func inDebian(t *testing.T, role string) {
+	t.Helper()
 	var disk string
 	if !vmtest.InGuest() {
 		if !oracle.Required() {
@@ -39,7 +46,10 @@ func TestKernelEngines(t *testing.T) {
 		}
 		disk = engineDisk(t)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "selinux", Disk: disk, MemoryMiB: 3072, Modules: []string{"overlay"}, Timeout: 30 * time.Minute}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{
+		LSM: "selinux", Disk: disk, MemoryMiB: 4096, Modules: []string{"overlay", "fuse"}, Timeout: 30 * time.Minute,
+		Env: []string{onlyEnv + "=" + os.Getenv(onlyEnv), permissiveEnv + "=" + os.Getenv(permissiveEnv), verboseEnv + "=" + os.Getenv(verboseEnv)},
+	}, func(t *testing.T) {
 		must(t, os.Mkdir("/disk", 0o755))
 		must(t, unix.Mount("/dev/vda", "/disk", "ext4", 0, ""))
 		policy, err := os.ReadFile("/disk/etc/selinux/default/policy/policy.33")
@@ -56,13 +66,25 @@ func TestKernelEngines(t *testing.T) {
 		}
 		relabelDevices(t)
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), roleEnv+"=engines")
+		cmd.Env = append(os.Environ(), roleEnv+"="+role)
 		must(t, startAs(cmd, "system_u:system_r:initrc_t:s0"))
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v\n%s", err, denials())
+		err = cmd.Wait()
+		if err != nil || os.Getenv(permissiveEnv) != "" {
+			t.Logf("%v\n%s", err, denials())
+		}
+		if err != nil {
+			t.Fail()
 		}
 	})
 }
+
+// For work on the module: which engines to run ("docker|ctr"), without enforcing,
+// and with every command.
+const (
+	verboseEnv    = "PALISADE_TEST_VERBOSE"
+	onlyEnv       = "PALISADE_TEST_ENGINES"
+	permissiveEnv = "PALISADE_TEST_PERMISSIVE"
+)
 
 // relabelDevices does what udev and systemd-tmpfiles do on a real host.
 func relabelDevices(t *testing.T) {
@@ -70,6 +92,7 @@ func relabelDevices(t *testing.T) {
 	for path, label := range map[string]string{
 		"/dev/null": "null_device_t", "/dev/zero": "zero_device_t", "/dev/random": "random_device_t", "/dev/urandom": "urandom_device_t",
 		"/dev/tty": "devtty_t", "/dev/ptmx": "ptmx_t", "/disk/run": "var_run_t", "/disk/tmp": "tmp_t", "/dev/shm": "tmpfs_t", "/dev": "device_t",
+		"/dev/fuse": "fuse_device_t", "/dev/loop-control": "loop_control_device_t", "/dev/kmsg": "kmsg_device_t",
 	} {
 		if err := unix.Setxattr(path, "security.selinux", []byte("system_u:object_r:"+label+":s0\x00"), 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			t.Logf("label %s: %v", path, err)
@@ -77,171 +100,305 @@ func relabelDevices(t *testing.T) {
 	}
 }
 
-// engineDisk is a Debian with Docker and Palisade, labelled by its own file
-// contexts, as an ext4 image.
-func engineDisk(t *testing.T) string {
-	t.Helper()
-	cache := oracle.CacheDir(t, "engines")
-	debootstrap := oracle.Tool(t, "debootstrap", "apt: debootstrap")
-	setfiles := oracle.Tool(t, "setfiles", "apt: policycoreutils")
-	mkfs := oracle.Tool(t, "mkfs.ext4", "apt: e2fsprogs")
-	root := filepath.Join(cache, "root")
-	if _, err := os.Stat(filepath.Join(root, "usr", "sbin", "dockerd")); err != nil {
-		os.RemoveAll(root)
-		command(t, debootstrap, "--variant=minbase", "--include=runc,docker.io,containerd,kmod,iproute2,busybox-static", "bookworm", root)
+var containerLabel = regexp.MustCompile(`^system_u:system_r:container_t:s0:c\d+,c\d+$`)
+
+// enterDebian makes the disk the root of the mount namespace, as at every boot:
+// who joins a container's namespaces later lands on that root.
+func enterDebian() error {
+	if err := errors.Join(os.Chdir("/disk"), unix.Mount(".", "/", "", unix.MS_MOVE, ""), unix.Chroot("."), os.Chdir("/")); err != nil {
+		return err
 	}
-	b := debian.Policy(t, "default", map[string][]byte{Name: Module()})
-	tree := filepath.Join(root, "etc", "selinux")
-	os.RemoveAll(tree)
-	must(t, os.MkdirAll(filepath.Join(tree, "default", "policy"), 0o755))
-	command(t, "cp", "-a", filepath.Join(debian.PolicyTree(t, "default"), "contexts"), filepath.Join(tree, "default"))
-	command(t, "cp", b.Policy, filepath.Join(tree, "default", "policy", "policy.33"))
-	command(t, "cp", b.FileContexts, filepath.Join(tree, "default", "contexts", "files", "file_contexts"))
-	must(t, os.WriteFile(filepath.Join(tree, "config"), []byte("SELINUX=enforcing\nSELINUXTYPE=default\n"), 0o644))
-	module := oracle.ModuleRoot(t)
-	for _, name := range []string{"palisade", "palisade-oci", "palisade-init"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(root, "usr", "local", "bin", name), "./cmd/"+name)
-		cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+	// systemd shares mounts.
+	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if os.Getenv(permissiveEnv) != "" {
+		return nil
+	}
+	return os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0)
+}
+
+// services starts the engines' daemons and gives every engine the image.
+func services(s *shell, all []*engine) (stop func()) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile("/srv/box"+agentIn, self, 0o755)
+	}
+	if err != nil {
+		s.errorf("%v", err)
+	}
+	s.must("palisade", "relabel", "/srv/box", "--context", "system_u:object_r:container_ro_file_t:s0")
+	s.must("tar", "-C", "/srv/box", "-cf", "/srv/box.tar", ".")
+	uses := func(prefix string) bool {
+		return slices.ContainsFunc(all, func(e *engine) bool { return strings.HasPrefix(e.name, prefix) })
+	}
+	var daemons []*exec.Cmd
+	start := func(name string, args ...string) {
+		daemons = append(daemons, s.background("/run/"+name+".log", name, args...))
+	}
+	if uses("libvirt") {
+		// What its package sets up where systemd is: no group of its own, no polkit.
+		conf := "unix_sock_group = \"root\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n"
+		if err := os.WriteFile("/etc/libvirtd-test.conf", []byte(conf), 0o644); err != nil {
+			s.errorf("%v", err)
+		}
+		start("libvirtd", "-f", "/etc/libvirtd-test.conf")
+	}
+	if uses("docker") || uses("ctr") {
+		start("containerd")
+		s.wait("ctr", "version")
+		start("dockerd", "--selinux-enabled", "--iptables=false", "--ip6tables=false", "--bridge=none",
+			"--storage-driver=overlay2", "--containerd", "/run/containerd/containerd.sock", "--add-runtime", "palisade="+wrapper)
+	}
+	if uses("podman") {
+		s.must(podman("crun")[0], join(podman("crun")[1:], []string{"import", "/srv/box.tar", "box"})...)
+	}
+	if uses("docker") || uses("ctr") {
+		s.wait("docker", "version")
+		s.must("docker", "import", "/srv/box.tar", "box:latest")
+	}
+	if uses("ctr") {
+		s.must("docker", "save", "-o", "/srv/box.docker.tar", "box:latest")
+		s.must("ctr", "image", "import", "/srv/box.docker.tar")
+	}
+	if uses("libvirt") {
+		s.wait("virsh", "-c", "lxc:///system", "version")
+	}
+	return func() {
+		for _, d := range daemons {
+			if d != nil {
+				_ = d.Process.Kill()
+			}
 		}
 	}
-	for _, dir := range []string{"srv/private", "srv/shared", "srv/own", "srv/box/bin"} {
-		must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
-	}
-	command(t, "cp", filepath.Join(root, "bin", "busybox"), filepath.Join(root, "srv", "box", "bin", "busybox"))
-	for _, applet := range []string{"sh", "cat", "sleep", "touch", "ls", "echo", "kill"} {
-		_ = os.Symlink("busybox", filepath.Join(root, "srv", "box", "bin", applet))
-	}
-	command(t, "tar", "-C", filepath.Join(root, "srv", "box"), "-cf", filepath.Join(root, "srv", "box.tar"), ".")
-	if out, err := exec.Command(setfiles, "-F", "-r", root, filepath.Join(tree, "default", "contexts", "files", "file_contexts"), root).CombinedOutput(); err != nil {
-		t.Logf("setfiles: %v\n%.2000s", err, out)
-	}
-	disk := filepath.Join(t.TempDir(), "disk.img")
-	f, err := os.Create(disk)
-	must(t, err)
-	must(t, f.Truncate(3<<30))
-	must(t, f.Close())
-	command(t, mkfs, "-q", "-d", root, disk)
-	return disk
 }
 
-func command(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%.4000s", name, err, out)
+// allEngines are the ways to start containers that the matrix has.
+func allEngines() []*engine {
+	static := func(container string) string {
+		var engine, n int
+		fmt.Sscanf(container, "e%d-%d", &engine, &n)
+		return fmt.Sprintf("s0:c%d,c1023", 1000+2*engine+n)
 	}
+	all := []*engine{
+		dockerlike("docker", []string{"docker"}, nil),
+		dockerlike("docker, palisade-oci", []string{"docker"}, []string{"--runtime", "palisade"}),
+		dockerlike("podman, crun", podman("crun"), nil),
+		dockerlike("podman, runc", podman("runc"), nil),
+		dockerlike("podman, palisade-oci", podman(wrapper), nil),
+		ctr("ctr, palisade-oci", nil),
+		ctr("ctr, palisade-oci, level asked", static),
+		libvirtLXC("libvirt, dynamic", "/usr/lib/libvirt/libvirt_lxc", nil),
+		libvirtLXC("libvirt, static", "/usr/lib/libvirt/libvirt_lxc", static),
+		libvirtLXC("libvirt, palisade-lxc", "/usr/local/bin/palisade-lxc", nil),
+		palisadeRun(),
+	}
+	return slices.DeleteFunc(all, func(e *engine) bool { return !selected(e.name) })
 }
 
-// shell runs commands of the guest's Debian and collects what goes wrong.
-type shell struct{ errs []error }
-
-func (s *shell) run(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return strings.Trim(out.String(), "\x00\n "), err
+// selected tells whether an engine, or a step, is among what to run.
+func selected(name string) bool {
+	return slices.ContainsFunc(strings.Split(os.Getenv(onlyEnv), "|"), func(o string) bool { return strings.HasPrefix(name, o) })
 }
 
-func (s *shell) errorf(format string, args ...any) {
-	s.errs = append(s.errs, fmt.Errorf(format, args...))
+// engines is what happens in the guest's Debian, in the domain of its services.
+func engines() error {
+	if err := enterDebian(); err != nil {
+		return err
+	}
+	s := &shell{}
+	began := time.Now()
+	note := func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%6.1fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	all := allEngines()
+	stop := services(s, all)
+	defer stop()
+	note("daemons are up, with %d things wrong", len(s.errs))
+	if len(s.errs) > 0 {
+		return errors.Join(append(s.errs, logs()...)...)
+	}
+	var boxes []*box
+	for n, e := range all {
+		for i := range 2 {
+			b := &box{engine: e, name: fmt.Sprintf("e%d-%d", n, i)}
+			if s.bring(b) {
+				boxes = append(boxes, b)
+			}
+		}
+		note("%s: two containers, %d things wrong so far", e.name, len(s.errs))
+	}
+	s.inside(boxes)
+	note("what each may do by itself: %d things wrong so far", len(s.errs))
+	s.matrix(boxes)
+	note("matrix: %d things wrong so far", len(s.errs))
+	s.restarts(boxes)
+	note("restarts: %d things wrong", len(s.errs))
+	for _, b := range boxes {
+		b.engine.remove(s, b.name)
+	}
+	if selected("docker") {
+		s.escapes()
+		note("probes in a container with nothing but its label: %d things wrong", len(s.errs))
+	}
+	if selected("") {
+		s.failOpen()
+		note("labels and profiles asked for: %d things wrong", len(s.errs))
+	}
+	if len(s.errs) > 0 {
+		s.errs = append(s.errs, logs()...)
+	}
+	return errors.Join(s.errs...)
 }
 
-func (s *shell) must(name string, args ...string) string {
-	out, err := s.run(name, args...)
-	if err != nil {
-		s.errorf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+// logs are the ends of what the daemons said.
+func logs() []error {
+	var out []error
+	names, _ := filepath.Glob("/var/log/libvirt/lxc/*.log")
+	for _, name := range append(names, "/run/dockerd.log", "/run/containerd.log", "/run/libvirtd.log") {
+		if log, err := os.ReadFile(name); err == nil {
+			out = append(out, fmt.Errorf("%s: …%s", name, log[max(0, len(log)-1000):]))
+		}
 	}
 	return out
 }
 
-func (s *shell) denied(name string, args ...string) {
-	if out, err := s.run(name, args...); err == nil || !strings.Contains(out, "ermission denied") {
-		s.errorf("%s %s: not denied: %v: %s", name, strings.Join(args, " "), err, out)
+// bring starts a container and waits until it serves.
+func (s *shell) bring(b *box) bool {
+	for _, dir := range []string{b.volume(), "/srv/vol/shared"} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			s.errorf("%v", err)
+		}
 	}
+	for name, mode := range map[string]os.FileMode{"f": 0o666, "old": 0o666} {
+		if err := os.WriteFile(filepath.Join(b.volume(), name), []byte("content of "+b.name), mode); err != nil {
+			s.errorf("%v", err)
+		}
+	}
+	s.must("cp", "/bin/busybox", b.volume()+"/true")
+	if !b.engine.relabels {
+		s.must("palisade", "relabel", "/srv/vol/shared", "--context", "system_u:object_r:container_file_t:s0")
+	}
+	b.engine.start(s, b.name)
+	return s.find(b)
 }
 
-var containerLabel = regexp.MustCompile(`^system_u:system_r:container_t:s0:c\d+,c\d+$`)
-
-// engines is what happens in the guest's Debian, in the domain of its services.
-func engines() error {
-	// The disk becomes the root of the mount namespace, as at every boot: who joins
-	// a container's namespaces later lands on that root.
-	if err := errors.Join(os.Chdir("/disk"), unix.Mount(".", "/", "", unix.MS_MOVE, ""), unix.Chroot("."), os.Chdir("/")); err != nil {
-		return err
-	}
-	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	if err := os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0); err != nil {
-		return err
-	}
-	s := &shell{}
-	log, err := os.Create("/run/dockerd.log")
-	if err != nil {
-		return err
-	}
-	daemon := exec.Command("dockerd", "--selinux-enabled", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
-		"--add-runtime", "palisade=/usr/local/bin/palisade-oci")
-	daemon.Stdout, daemon.Stderr = log, log
-	if err := daemon.Start(); err != nil {
-		return err
-	}
-	defer daemon.Process.Kill()
-	for range 300 {
-		if _, err := s.run("docker", "version"); err == nil {
+// find looks for the container's process and its label, labels its volume where
+// the engine does not, and waits until it serves.
+func (s *shell) find(b *box) bool {
+	for range 150 {
+		if b.pid = processOf(b.name); b.pid != 0 {
 			break
 		}
-		time.Sleep(time.Second)
+		time.Sleep(200 * time.Millisecond)
 	}
-	s.must("docker", "import", "/srv/box.tar", "box")
-	docker(s, "docker", nil)
-	docker(s, "docker through palisade-oci", []string{"--runtime", "palisade"})
-	if len(s.errs) > 0 {
-		tail, _ := os.ReadFile("/run/dockerd.log")
-		s.errorf("dockerd: …%s", tail[max(0, len(tail)-1500):])
+	if b.pid == 0 {
+		s.errorf("%s: container %s does not come up", b.engine.name, b.name)
+		return false
 	}
-
-	// palisade run, with the host's policy and no engine.
-	s.must("palisade", "relabel", "/srv/box", "--context", "system_u:object_r:container_ro_file_t:s0")
-	own := s.must("palisade", "run", "--rootfs", "/srv/box", "--", "/bin/cat", "/proc/self/attr/current")
-	if !containerLabel.MatchString(own) {
-		s.errorf("palisade run: label %q", own)
+	label, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", b.pid))
+	if err != nil {
+		s.errorf("%s: %v", b.engine.name, err)
+		return false
 	}
-	s.denied("palisade", "run", "--rootfs", "/srv/box", "-v", "/etc:/host:ro", "--", "/bin/cat", "/host/shadow")
-	s.must("palisade", "run", "--rootfs", "/srv/box", "-v", "/srv/own:/data:Z", "--", "/bin/touch", "/data/x")
-	fmt.Fprintf(os.Stderr, "engines: docker, docker with palisade-oci, palisade run: %d things wrong\n", len(s.errs))
-	return errors.Join(s.errs...)
+	b.label = strings.TrimRight(string(label), "\x00\n")
+	if !containerLabel.MatchString(b.label) {
+		s.errorf("%s: label %q", b.engine.name, b.label)
+		return false
+	}
+	if !b.engine.relabels {
+		_, level, _ := strings.Cut(b.label, "container_t:")
+		s.must("palisade", "relabel", b.volume(), "--context", "system_u:object_r:container_file_t:"+level)
+		if strings.HasPrefix(b.engine.name, "libvirt") {
+			s.must("palisade", "relabel", "/srv/lxc/"+b.name, "--context", "system_u:object_r:container_file_t:"+level)
+		}
+	}
+	for range 150 {
+		if _, err := os.Stat(b.volume() + "/ready"); err == nil {
+			return true
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	s.errorf("%s: container %s does not serve", b.engine.name, b.name)
+	return false
 }
 
-// docker starts two containers and tries what they may do to each other.
-func docker(s *shell, what string, options []string) {
-	run := func(args ...string) []string {
-		return append(append([]string{"run", "--network", "none"}, options...), args...)
+// processOf is the process that serves in a container of this name.
+func processOf(name string) int {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		env := strings.Split(string(b), "\x00")
+		if !slices.Contains(env, nameEnv+"="+name) || !slices.Contains(env, roleEnv+"=serve") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && serves(pid) {
+			return pid
+		}
 	}
-	label := func(name string) string { return s.must("docker", "exec", name, "/bin/cat", "/proc/1/attr/current") }
-	for _, name := range []string{"one", "two"} {
-		s.must("docker", run("-d", "--name", name, "-v", "/srv/"+name+":/data:Z", "-v", "/srv/shared:/shared:z", "box", "/bin/sleep", "3600")...)
+	return 0
+}
+
+// serves tells whether a process is that of a container of the matrix.
+func serves(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.HasSuffix(exe, agentIn)
+}
+
+// inside is what each container may do by itself, seen through its engine: use
+// what is its own and what is shared; and what a new one cannot do with the
+// volume of another and with the host's files that were mounted as they are.
+func (s *shell) inside(boxes []*box) {
+	for i, b := range boxes {
+		e := b.engine
+		if e.exec != nil {
+			before := boxes[(i+len(boxes)-1)%len(boxes)]
+			out, err := e.exec(s, b.name, "/bin/sh", "-c", "cat /proc/self/attr/current && echo && touch /data/mine /shared/of-"+b.name+" && /data/true && touch /tmp/in-the-root && cat /shared/"+before.name+" && echo && echo all done")
+			lines := strings.FieldsFunc(out, func(r rune) bool { return r == '\n' || r == '\r' || r == 0 })
+			if err != nil || len(lines) != 3 || lines[0] != b.label || lines[1] != "shared by "+before.name || lines[2] != "all done" {
+				s.errorf("%s: exec in %s (%s): %v: %q", e.name, b.name, b.label, err, out)
+			}
+		}
+		if e.once == nil || strings.HasSuffix(b.name, "1") {
+			continue
+		}
+		other := boxes[(i+2)%len(boxes)]
+		var script strings.Builder
+		tries := []string{"ls /theirs", "cat /theirs/f", "touch /theirs/x", "rm /theirs/f", "/theirs/true", "cat /host/shadow", "cat /host/passwd", "ls /host/ssl"}
+		for _, try := range tries {
+			fmt.Fprintf(&script, "%s && echo 'OPEN: %s'; ", try, try)
+		}
+		out, _ := e.once(s, other.volume(), script.String())
+		if n := strings.Count(strings.ToLower(out), "permission denied"); n != len(tries) || strings.Contains(out, "OPEN") {
+			s.errorf("%s: the volume of %s and /etc of the host: %d of %d denied: %s", e.name, other.name, n, len(tries), out)
+		}
 	}
-	a, b := label("one"), label("two")
-	if !containerLabel.MatchString(a) || !containerLabel.MatchString(b) || a == b {
-		s.errorf("%s: labels %q and %q", what, a, b)
+}
+
+// restarts wants a container to have its label again after it was started anew,
+// and its volume to be of use.
+func (s *shell) restarts(boxes []*box) {
+	for _, b := range boxes {
+		if strings.HasSuffix(b.name, "1") {
+			continue
+		}
+		before := b.label
+		_ = os.Remove(b.volume() + "/ready")
+		b.engine.restart(s, b.name)
+		if !s.find(b) {
+			continue
+		}
+		if b.label != before && !b.engine.fresh {
+			s.errorf("%s: label %q became %q over a restart", b.engine.name, before, b.label)
+		}
+		for _, other := range boxes {
+			if other != b && other.label == b.label {
+				s.errorf("%s and %s both have %s", b.name, other.name, b.label)
+			}
+		}
 	}
-	if got := s.must("docker", "exec", "one", "/bin/cat", "/proc/self/attr/current"); got != a {
-		s.errorf("%s: exec runs as %q in %q", what, got, a)
-	}
-	s.must("docker", "exec", "one", "/bin/touch", "/data/mine", "/shared/ours")
-	s.must("docker", "exec", "two", "/bin/cat", "/shared/ours")
-	// The other's volume and the host's files, mounted as they are.
-	s.denied("docker", run("--rm", "-v", "/srv/one:/theirs", "box", "/bin/ls", "/theirs")...)
-	s.denied("docker", run("--rm", "-v", "/srv/one:/theirs", "box", "/bin/touch", "/theirs/mine")...)
-	s.denied("docker", run("--rm", "-v", "/etc:/host:ro", "box", "/bin/cat", "/host/shadow")...)
-	s.denied("docker", run("--rm", "-v", "/etc:/host:ro", "box", "/bin/cat", "/host/passwd")...)
-	s.must("docker", "restart", "-t", "1", "one")
-	if again := label("one"); again != a {
-		s.errorf("%s: label %q became %q over a restart", what, a, again)
-	}
-	s.must("docker", "exec", "one", "/bin/cat", "/data/mine")
-	s.must("docker", "rm", "-f", "one", "two")
 }

@@ -30,11 +30,13 @@ const roleEnv = "PALISADE_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case "engine":
-		exit(engine())
+		exit(separate())
 	case "container":
 		exit(contained())
 	case "engines":
 		exit(engines())
+	case "serve":
+		exit(serve())
 	}
 	os.Exit(m.Run())
 }
@@ -165,9 +167,9 @@ func startAs(cmd *exec.Cmd, label string) error {
 	return cmd.Start()
 }
 
-// engine is the daemon: it turns enforcing on and starts container B, which
+// separate is the daemon: it turns enforcing on and starts container B, which
 // waits, and then A once for each thing to try.
-func engine() error {
+func separate() error {
 	if err := os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0); err != nil {
 		return err
 	}
@@ -185,7 +187,7 @@ func engine() error {
 	if err != nil {
 		return err
 	}
-	if err := json.NewEncoder(order).Encode([]try{{Op: "serve", Path: base + "/b/socket"}, {Op: "serve", Path: base + "/shared/socket"}, {Op: "wait"}}); err != nil {
+	if err := json.NewEncoder(order).Encode([]try{{Op: "serve", Path: base + "/b/socket"}, {Op: "serve", Path: base + "/shared/socket"}, {Op: "serve", Path: "@b"}, {Op: "wait"}}); err != nil {
 		return err
 	}
 	if err := startAs(b, domainB); err != nil {
@@ -236,6 +238,7 @@ func engine() error {
 		try{Op: "write", Path: base + "/f"},
 		try{Op: "write", Path: base + "/shared/f", Allowed: true},
 		try{Op: "connect", Path: base + "/b/socket"},
+		try{Op: "connect", Path: "@b"},
 		try{Op: "connect", Path: base + "/shared/socket"}, // the file is shared, B's socket is not
 		try{Op: "read", Path: "/proc/kcore"},
 		try{Op: "read", Path: "/proc/kmsg"},
@@ -488,6 +491,23 @@ func attempt(t try) error {
 	case "proc-fd":
 		_, err := os.ReadDir(proc("fd"))
 		return err
+	case "proc-pipe-read", "proc-pipe-write":
+		fd, flags := pipeRead, unix.O_RDONLY
+		if t.Op == "proc-pipe-write" {
+			fd, flags = pipeWrite, unix.O_WRONLY
+		}
+		return closed(os.OpenFile(proc(fmt.Sprint("fd/", fd)), flags|unix.O_NONBLOCK, 0))
+	case "fifo-read":
+		return closed(os.OpenFile(t.Path, unix.O_RDONLY|unix.O_NONBLOCK, 0))
+	case "fifo-write":
+		// For reading too, or there would have to be a reader.
+		return closed(os.OpenFile(t.Path, unix.O_RDWR|unix.O_NONBLOCK, 0))
+	case "stop":
+		// Another signal than the harmless one, which the target must survive.
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			return err
+		}
+		return unix.Kill(pid, unix.SIGCONT)
 	case "setsched":
 		return unix.Setpriority(unix.PRIO_PROCESS, pid, 0)
 	case "getsched":
