@@ -110,6 +110,7 @@ type Access struct {
 const (
 	maxSession = 1 << 20
 	maxSecrets = 1000
+	maxKeys    = 4096 // of one mapping
 )
 
 var (
@@ -123,6 +124,13 @@ var (
 func Parse(b []byte) (*Session, error) {
 	if len(b) > maxSession {
 		return nil, fmt.Errorf("session of %d bytes, at most %d", len(b), maxSession)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	if n := wideMapping(&doc); n != nil {
+		return nil, fmt.Errorf("line %d: %d keys, at most %d", n.Line, len(n.Content)/2, maxKeys)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
@@ -141,10 +149,6 @@ func Parse(b []byte) (*Session, error) {
 	if len(list) == 0 {
 		return &s, nil
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(b, &doc); err != nil {
-		return nil, err
-	}
 	line := func(f fault) int { return lineOf(&doc, f.at) }
 	slices.SortStableFunc(list, func(a, b fault) int {
 		return cmp.Or(cmp.Compare(line(a), line(b)), strings.Compare(a.err.Error(), b.err.Error()))
@@ -154,6 +158,19 @@ func Parse(b []byte) (*Session, error) {
 		errs = append(errs, fmt.Errorf("line %d: %w", line(f), f.err))
 	}
 	return nil, errors.Join(errs...)
+}
+
+// wideMapping finds a mapping with too many keys: decoding compares each with each.
+func wideMapping(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.MappingNode && len(n.Content) > 2*maxKeys {
+		return n
+	}
+	for _, c := range n.Content {
+		if wide := wideMapping(c); wide != nil {
+			return wide
+		}
+	}
+	return nil
 }
 
 // fault is something that is wrong with a session, and where: keys and indices.

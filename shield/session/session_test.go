@@ -344,6 +344,7 @@ func TestParse(t *testing.T) {
 		{"two volumes of one name", "volumes:\n", "volumes:\n  - {name: data, path: /other, key: key}\n", "line 16: volume data is given twice"},
 		{"nobody", "update: [" + fp + "]", "update: []", "nobody"},
 		{"two documents", "access:", "---\naccess:", ""},
+		{"many keys", "{TOKEN:", "{" + strings.Repeat("A: a, ", 5000) + "TOKEN:", "line 7: 5001 keys, at most 4096"},
 	} {
 		if _, err := Parse([]byte(strings.Replace(good, tt.old, tt.new, 1))); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
