@@ -157,6 +157,31 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestOldKernel: what the kernel lacks is one clear error, or not missed.
+func TestOldKernel(t *testing.T) {
+	denied := oracle.CHelper(t, filepath.Join("testdata", "denied.c"), "apt: gcc libc6-dev linux-libc-dev")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const prctl, seccomp = "157", "317"
+	for _, tt := range []struct {
+		how, nr, arg, want string
+		code               int
+	}{
+		{"passed", prctl, "59", "hello\n", 0},
+		{"dispatch", prctl, "59", "palisade: error: this kernel has no Syscall User Dispatch (Linux 5.11 or newer is needed)\n", 125},
+		{"passed", seccomp, "-", "palisade: error: cannot install the seccomp filter\n", 125},
+	} {
+		cmd := exec.Command(denied, tt.nr, tt.arg, self, "/bin/echo", "hello")
+		cmd.Env = append(os.Environ(), serveVariable+"="+tt.how)
+		out, _ := cmd.CombinedOutput() // the exit code is part of the answer
+		if string(out) != tt.want || cmd.ProcessState.ExitCode() != tt.code {
+			t.Errorf("%s without call %s: exit %d, %q", tt.how, tt.nr, cmd.ProcessState.ExitCode(), out)
+		}
+	}
+}
+
 func TestBadPrograms(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string, mode os.FileMode) string {
@@ -166,6 +191,10 @@ func TestBadPrograms(t *testing.T) {
 		}
 		return p
 	}
+	noLoader := filepath.Join(dir, "noloader")
+	if out, code := bare(t, dir, oracle.Tool(t, "cc", "apt: gcc libc6-dev"), "-x", "c", "-Wl,--dynamic-linker=/no/such/ld.so", "-o", noLoader, write("m", "int main(void) { return 0; }\n", 0o644)); code != 0 {
+		t.Fatal(out)
+	}
 	elf32 := "\x7fELF\x01\x01\x01" + strings.Repeat("\x00", 200)
 	for _, tt := range []struct{ path, want string }{
 		{filepath.Join(dir, "none"), "no such program"},
@@ -173,6 +202,7 @@ func TestBadPrograms(t *testing.T) {
 		{write("elf32", elf32, 0o755), "not a 64-bit x86 ELF program"},
 		{write("noexec", "#!/bin/sh\n", 0o644), "permission denied"},
 		{write("script", "#!/no/such/interpreter\n", 0o755), "interpreter cannot be opened"},
+		{noLoader, "(dynamic loader) cannot be opened: /no/such/ld.so"},
 	} {
 		out, res := shielded(t, Config{}, tt.path)
 		if res.Code != 125 || !strings.HasPrefix(out, "palisade: error: ") || !strings.Contains(out, tt.want) || strings.Count(out, "\n") != 1 {

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 	}
 	_ = os.Unsetenv(serveVariable)
 	c := Config{Program: os.Args[1], Args: os.Args[1:], Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	c.UserDispatch = v == "dispatch"
 	if volume, keyName, ok := strings.Cut(v, "|"); ok {
 		key, err := os.ReadFile(keyName)
 		if err != nil {
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 	os.Exit(res.Code)
 }
 
-// serve starts a server; how is "" (bare), "passed" (no volume) or "VOLUME|KEYFILE".
+// serve starts a server; how is "" (bare), "passed" (no volume), "dispatch" (by that as well) or "VOLUME|KEYFILE".
 func serve(tb testing.TB, how string, port int, args ...string) *server {
 	tb.Helper()
 	s := &server{}

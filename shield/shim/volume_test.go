@@ -188,6 +188,44 @@ func TestSealedPrograms(t *testing.T) {
 		{"sqlite3", "sqlite3", `cd $D; sqlite3 x.db "create table t(a integer primary key, b text); with recursive c(x) as (select 1 union all select x+1 from c where x<10000) insert into t select x, hex(x*x) from c; select count(*), sum(length(b)) from t; pragma journal_mode=wal; update t set b='' where a%2; select sum(length(b)) from t; vacuum; pragma integrity_check"`},
 		{"python3", "python3", `cd $D; python3 -c '` + pythonFiles + `'`},
 		{"perl", "perl", `cd $D; perl -e 'open F, ">>f"; print F "a" x 5000; close F; open F, "+<f"; seek F, 100, 0; print F "b"; close F; print -s "f", "\n"; rename "f", "g"; print join(",", glob("*")), "\n"; truncate "g", 10; print -s "g", "\n"'`},
+		{"git", "git", `cd $D; export HOME=$D GIT_AUTHOR_DATE=2020-01-01T00:00:00Z GIT_COMMITTER_DATE=2020-01-01T00:00:00Z; git config --global user.email a@b; git config --global user.name n; git init -q r 2>&1; cd r
+			for i in 1 2 3; do seq 1000 > f$i; git add .; git commit -qm c$i; done; git log --oneline | cat; cd ..; git clone -q r s; cd s; git gc -q; git fsck; git checkout -q HEAD~1; echo y > f1; git diff --stat | cat; git stash -q; git stash pop -q; git status --short`},
+		{"make and gcc", "gcc", `cd $D; printf '#include <stdio.h>
+int f(int);int main(){printf("%%d\n",f(3));}
+' > m.c; echo 'int f(int x){return x*2;}' > f.c; printf 'p: m.o f.o
+	gcc -o p m.o f.o
+%%.o: %%.c
+	gcc -c -o $@ $<
+' > Makefile; make -j2 >/dev/null; ./p; gcc -shared -fPIC -o libf.so f.c; gcc m.c -L. -lf -Wl,-rpath,. -o r; ./r`},
+		{"tar and gzip", "tar", `cd $D; cp -r /etc/apt a; tar czf a.tgz a; mkdir b; tar xzf a.tgz -C b; diff -r a b/a && echo same; ls`},
+		{"sqlite3, two writers with a log", "sqlite3", `cd $D; sqlite3 x.db "pragma journal_mode=wal; create table t(a,b)"; (for i in 1 2 3 4 5; do sqlite3 -cmd ".timeout 20000" x.db "insert into t values($i,1)"; done) & for i in 1 2 3 4 5; do sqlite3 -cmd ".timeout 20000" x.db "insert into t values($i,2)"; done; wait; sqlite3 x.db "select count(*) from t; pragma integrity_check"; ls`},
+		{"links to host programs", "python3", `cd $D; mkdir v; ln -s $(command -v python3) v/python; v/python -c "print(1)"; cd v; ./python -c "print(2)"; ln -s python q; ./q -c "print(3)"`},
+		{"bash", "bash", `cd $D; cat > s.sh <<'X'
+trap 'echo the end' EXIT
+coproc cat; echo hi >&${COPROC[1]}; read -r -u ${COPROC[0]} v; echo $v; diff <(seq 5) <(seq 6)
+exec 9>lock; flock 9 echo locked; timeout 0.2 sleep 5 || echo timed $?; xargs -n1 -P4 echo < <(seq 3) | sort; sort -S1M -T . -R s.sh | sort | cksum; sed -i s/hi/ho/ s.sh
+cp --sparse=always s.sh z; ln s.sh hard; stat -c %h s.sh; touch -d 2020-01-01 z; ls -l --time-style=+%F z | cut -d" " -f6; truncate -s 1M t; dd if=t of=t2 bs=64k oflag=direct 2>/dev/null; cmp t t2 && echo same; split -b 100k t part.; cat part.* | cmp - t && echo whole; readlink -f hard | sed 's,.*/,,'
+X
+			bash s.sh 2>&1`},
+		{"python3, six processes", "python3", `cd $D; cat > a.py <<'X'
+import multiprocessing as mp, sqlite3, os, mmap, struct, fcntl
+def work(i):
+    c = sqlite3.connect("x.db", timeout=60)
+    for k in range(5):
+        with c: c.execute("insert into t values(?,?)", (i, k))
+    fd, a = os.open("count", os.O_RDWR), os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for _ in range(100):
+        fcntl.lockf(fd, fcntl.LOCK_EX); n = struct.unpack("q", os.pread(fd, 8, 0))[0]; os.pwrite(fd, struct.pack("q", n + 1), 0); fcntl.lockf(fd, fcntl.LOCK_UN)
+        os.write(a, b"line %d\n" % i)
+    m = mmap.mmap(os.open("shared", os.O_RDWR), 4096); m[i] = i + 1; m.flush()
+    return i
+if __name__ == "__main__":
+    sqlite3.connect("x.db").execute("create table t(a,b)")
+    open("count", "wb").write(bytes(8)); open("shared", "wb").write(bytes(4096))
+    with mp.Pool(6) as p: print(sorted(p.map(work, range(6))))
+    print(sqlite3.connect("x.db").execute("select count(*) from t").fetchone(), struct.unpack("q", open("count", "rb").read()), len(open("log").readlines()), open("shared", "rb").read(8))
+X
+			python3 a.py`},
 		{"script in the volume", "sh", `cd $D; printf '#!/bin/sh\necho $0 "$@"\n' > s; chmod 755 s; ./s a b; chmod 644 s; ./s; cp /bin/echo e; ./e copied; exec ./e last`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -419,12 +419,12 @@ long sealed_size(int fd) { return with_fd(fd, 0, 0, 0, 0); }
 long sealed_pread(int fd, void *buf, u64 len, u64 off) { return with_fd(fd, 1, buf, len, off); }
 long sealed_facts(int fd, void *buf, u64 len, u64 off) { return with_fd(fd, 2, buf, len, off); }
 
-/* 0: the path is not the volume's. */
-int sealed_open_exec(struct thread *t, const char *path, long *r)
+/* 0: the path is not the volume's; it may have led through it to another, in `out`. */
+int sealed_open_exec(struct thread *t, const char **path, char *out, long *r)
 {
 	struct loc l;
 	vol_enter();
-	*r = locate(t, AT_FDCWD, path, FOLLOW, &l);
+	*r = locate(t, AT_FDCWD, *path, FOLLOW, &l);
 	int here = *r != HOST;
 	if (*r == VOLUME) {
 		struct inode *ip = l.ino ? inode_get(l.ino, r) : 0;
@@ -437,6 +437,9 @@ int sealed_open_exec(struct thread *t, const char *path, long *r)
 	} else if (*r == HOST && !CFG->mount[0]) { /* all is the volume's: a passthrough region is not executable */
 		*r = -EACCES;
 		here = 1;
+	} else if (*r == HOST && l.changed) {
+		put_str(out, l.path);
+		*path = out;
 	}
 	vol_leave();
 	return here;

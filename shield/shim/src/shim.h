@@ -245,7 +245,7 @@ long sealed_fd(int fd);
 long sealed_pread(int fd, void *buf, u64 len, u64 off);
 long sealed_size(int fd);
 long sealed_facts(int fd, void *buf, u64 len, u64 off);
-int sealed_open_exec(struct thread *t, const char *path, long *r);
+int sealed_open_exec(struct thread *t, const char **path, char *out, long *r);
 void sealed_move(struct thread *t, int fd, int to);
 void sealed_close(struct thread *t, int fd);
 int sealed_path(struct thread *t, const char *path, char *out);

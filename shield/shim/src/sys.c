@@ -62,8 +62,9 @@ long check_fd(struct thread *t, long r)
 int shim_open_exec(const char *path)
 {
 	u64 st[18];
+	char led[4096];
 	long r = 0;
-	if (CFG->flags & CFG_FILES && sealed_open_exec(self(), path, &r)) return r;
+	if (CFG->flags & CFG_FILES && sealed_open_exec(self(), &path, led, &r)) return r;
 	r = H(NR_faccessat2, AT_FDCWD, path, 1, 0x200); /* X_OK, AT_EACCESS */
 	if (r) return r;
 	int fd = H(NR_open, path, O_CLOEXEC, 0);
