@@ -131,7 +131,7 @@ func engineDisk(t *testing.T) string {
 // for volumes.
 var layout = struct{ dirs, applets []string }{
 	[]string{"srv/vol/shared", "srv/lxc", "srv/box/bin", "srv/box/proc", "srv/box/dev", "srv/box/sys", "srv/box/etc", "srv/box/data", "srv/box/shared", "srv/box/theirs", "srv/box/tmp"},
-	[]string{"sh", "cat", "sleep", "touch", "ls", "echo", "kill", "id", "true"},
+	[]string{"sh", "cat", "sleep", "touch", "ls", "echo", "kill", "id", "true", "rm"},
 }
 
 func command(t *testing.T, name string, args ...string) {

@@ -240,16 +240,28 @@ func libvirtLXC(name, emulator string, level func(container string) string) *eng
 		s.must("virsh", virsh("define", file)...)
 	}
 	e := &engine{name: name, fresh: level == nil}
+	// start starts a domain that is defined. libvirtd at times misses its
+	// controller's word about the first process, and then never enters it.
+	start := func(s *shell, name string) {
+		for range 3 {
+			s.must("virsh", virsh("start", name)...)
+			if out, _ := e.exec(s, name, "/bin/true"); !strings.Contains(out, "Init pid is not yet available") {
+				return
+			}
+			s.must("virsh", virsh("destroy", name)...)
+		}
+		s.errorf("%s: %s does not start", e.name, name)
+	}
 	e.start = func(s *shell, name string) {
 		define(s, name, "/srv/vol/shared")
-		s.must("virsh", virsh("start", name)...)
+		start(s, name)
 	}
 	e.exec = func(s *shell, name string, command ...string) (string, error) {
 		return s.run("virsh", virsh(join([]string{"lxc-enter-namespace", name, "--"}, command)...)...)
 	}
 	e.restart = func(s *shell, name string) {
 		s.must("virsh", virsh("destroy", name)...)
-		s.must("virsh", virsh("start", name)...)
+		start(s, name)
 	}
 	e.remove = func(s *shell, name string) {
 		s.must("virsh", virsh("destroy", name)...)
