@@ -70,15 +70,18 @@ func textToBlob(t testing.TB, text string, o Options, env apparmor.Env) []byte {
 // cpu measures the processor time of the whole process, which is what a loaded
 // machine leaves comparable.
 func cpu(b *testing.B) func() {
-	now := func() time.Duration {
-		var r syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	start := processTime(b)
+	return func() {
+		b.ReportMetric(float64((processTime(b)-start).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 	}
-	start := now()
-	return func() { b.ReportMetric(float64((now()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op") }
+}
+
+func processTime(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // BenchmarkContainerProfile is text to binary policy.

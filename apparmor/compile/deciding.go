@@ -160,3 +160,52 @@ func (r *rules) grantsOf(ids []int32, without *apparmor.ResolvedRule) []int32 {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// StateRules lists the rules that a state of an automaton of the compiled policy
+// stands for: those that decide on the shortest input that leads through it to
+// where something is decided. Empty for the trap and for states that nothing
+// reaches.
+func (p *Profile) StateRules(kind blob.Kind, state uint32) []*apparmor.ResolvedRule {
+	a := map[blob.Kind]*blob.Automaton{blob.KindFile: p.Blob.File, blob.KindPolicy: p.Blob.PolicyDB, blob.KindXMatch: p.Blob.XMatch}[kind]
+	if a == nil || state == dfa.Trap || int64(state) >= int64(a.Table.States()) {
+		return nil
+	}
+	to, ok := shortest(a.Table, 1, func(s uint32) bool { return s == state })
+	if !ok {
+		return nil
+	}
+	from, ok := shortest(a.Table, state, func(s uint32) bool { return a.Table.Accept[s] != 0 })
+	if !ok {
+		return nil
+	}
+	return p.Deciding(kind, append(to, from...), ^uint32(0))
+}
+
+// shortest is a shortest input that leads from a state to one that is wanted.
+func shortest(t *dfa.Table, start uint32, want func(uint32) bool) ([]byte, bool) {
+	type step struct {
+		from uint32
+		by   byte
+	}
+	came := map[uint32]step{start: {}}
+	for queue := []uint32{start}; len(queue) > 0; queue = queue[1:] {
+		s := queue[0]
+		if want(s) {
+			var input []byte
+			for s != start {
+				input = append(input, came[s].by)
+				s = came[s].from
+			}
+			slices.Reverse(input)
+			return input, true
+		}
+		for c := range 256 {
+			next := t.Step(s, c)
+			if _, seen := came[next]; next != dfa.Trap && !seen {
+				came[next] = step{s, byte(c)}
+				queue = append(queue, next)
+			}
+		}
+	}
+	return nil, false
+}
