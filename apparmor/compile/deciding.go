@@ -174,11 +174,19 @@ func (p *Profile) StateRules(kind blob.Kind, state uint32) []*apparmor.ResolvedR
 	if !ok {
 		return nil
 	}
-	from, ok := shortest(a.Table, state, func(s uint32) bool { return a.Table.Accept[s] != 0 })
-	if !ok {
-		return nil
+	decided := func(s uint32) bool { return a.Table.Accept[s] != 0 }
+	beyond := func(s uint32) bool { return s != state && decided(s) }
+	// That a class is mediated at all is in the automaton, and of no rule.
+	for _, want := range []func(uint32) bool{decided, beyond} {
+		from, ok := shortest(a.Table, state, want)
+		if !ok {
+			return nil
+		}
+		if rules := p.Deciding(kind, slices.Concat(to, from), ^uint32(0)); len(rules) > 0 {
+			return rules
+		}
 	}
-	return p.Deciding(kind, append(to, from...), ^uint32(0))
+	return nil
 }
 
 // shortest is a shortest input that leads from a state to one that is wanted.

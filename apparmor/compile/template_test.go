@@ -101,3 +101,38 @@ func BenchmarkSpecialise(b *testing.B) {
 		})
 	}
 }
+
+// TestStateRules: each state of an automaton is one of a rule, and of the right
+// one.
+func TestStateRules(t *testing.T) {
+	p := compileText(t, "profile p { /etc/** r, /usr/bin/x px -> y, deny /etc/shadow w, signal peer=z, }", Options{Kernel: Portable()}, apparmor.Env{}).Profiles[0]
+	for _, a := range []struct {
+		kind  blob.Kind
+		input string
+		want  string
+	}{
+		{blob.KindFile, "/etc/", "/etc/** r,"},
+		{blob.KindFile, "/usr/b", "/usr/bin/x px -> y,"},
+		{blob.KindFile, "/etc/shadow", "deny /etc/shadow w,"},
+		{blob.KindPolicy, "\x0a", "signal peer=z,"},
+	} {
+		table := p.Blob.File.Table
+		if a.kind == blob.KindPolicy {
+			table = p.Blob.PolicyDB.Table
+		}
+		s := uint32(1)
+		for i := range len(a.input) {
+			s = table.Step(s, int(a.input[i]))
+		}
+		found := false
+		for _, r := range p.StateRules(a.kind, s) {
+			found = found || r.Source != nil && strings.Contains(apparmor.String(r.Source), a.want)
+		}
+		if !found {
+			t.Errorf("state %d of %q: %d rules, want %s", s, a.input, len(p.StateRules(a.kind, s)), a.want)
+		}
+	}
+	if rules := p.StateRules(blob.KindFile, 0); rules != nil {
+		t.Errorf("the trap has rules: %v", rules)
+	}
+}

@@ -155,7 +155,7 @@ func TestKernelDecisions(t *testing.T) {
 	})
 }
 
-var classBytes = []byte{2, 2, 2, 4, 7, 9, 10, 14, 16, 32, 0, 1, 3, 21, 33, 255}
+var classBytes = []byte{2, 2, 2, 4, 7, 9, 10, 14, 15, 16, 17, 18, 22, 30, 32, 0, 1, 3, 21, 33, 255}
 
 // randomQuery walks the profile's automata at random, and now and then off the
 // way.
@@ -279,6 +279,7 @@ profile :space:three { /x r, }
 				t.Errorf("under %s: %q, want %q", tt.label, got, tt.want)
 			}
 		}
+		testStack(t, fs, f, compile.Options{})
 		if err := fs.Remove("one"); err != nil {
 			t.Error(err)
 		}

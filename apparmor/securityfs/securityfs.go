@@ -399,9 +399,21 @@ func (f FS) Query() (*Querier, error) {
 func (q *Querier) Close() error { return q.f.Close() }
 
 // Ask gives the kernel's decision on a query: the class byte and the match
-// string of the class. The label is a loaded profile or a stack of them.
+// string of the class. The label is a loaded profile or a stack of them. Of a
+// stack across namespaces only the profiles of the innermost one are asked, which
+// is what a task under it can see; [Querier.AskAll] asks all.
 func (q *Querier) Ask(label string, query []byte) (Access, error) {
-	q.buf = append(q.buf[:0], "label\x00"...)
+	return q.ask("label", label, query)
+}
+
+// AskAll is Ask about all profiles of a stack, whatever their namespaces: what the
+// kernel enforces on a task under it.
+func (q *Querier) AskAll(label string, query []byte) (Access, error) {
+	return q.ask("labelall", label, query)
+}
+
+func (q *Querier) ask(command, label string, query []byte) (Access, error) {
+	q.buf = append(append(q.buf[:0], command...), 0)
 	q.buf = append(append(q.buf, label...), 0)
 	q.buf = append(q.buf, query...)
 	var a Access

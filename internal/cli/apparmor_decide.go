@@ -16,6 +16,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/decide"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
+	"github.com/palisade-sec/palisade/diag"
 )
 
 // appArmorPolicy is policy to ask: compiled from text, or binary.
@@ -23,6 +24,8 @@ type appArmorPolicy struct {
 	set      *decide.Set
 	compiled map[*blob.Profile]*compile.Profile
 	options  compile.Options
+	// source gives the text that spans of compiled point into.
+	source diag.Source
 }
 
 func (p *appArmorPolicy) explainer(b *blob.Profile) decide.Explainer {
@@ -53,12 +56,13 @@ func (t *appArmorTarget) openPolicy(e *env, path string) (*appArmorPolicy, error
 		}
 	}
 	var data []byte
-	if name, ok := strings.CutPrefix(path, "kernel:"); ok {
-		if data, err = (securityfs.FS{}).RawData(name); err != nil {
+	var name string
+	if loaded, ok := strings.CutPrefix(path, "kernel:"); ok {
+		if data, err = (securityfs.FS{}).RawData(loaded); err != nil {
 			return nil, err
 		}
 	} else {
-		_, data, err = e.readProfile(path)
+		name, data, err = e.readProfile(path)
 		if err != nil {
 			return nil, err
 		}
@@ -82,6 +86,7 @@ func (t *appArmorTarget) openPolicy(e *env, path string) (*appArmorPolicy, error
 	for _, c := range policy.Profiles {
 		p.compiled[c.Blob] = c
 	}
+	p.source = (&profileFindings{name: name, text: data}).source
 	p.set = decide.NewSet(policy.Blobs()...)
 	return p, nil
 }

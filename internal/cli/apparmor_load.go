@@ -47,6 +47,7 @@ shown with the kernel's reason.
 				return appArmorAdvice(err)
 			}
 			var files [][]*blob.Profile
+			var policies []*appArmorPolicy
 			for _, path := range args {
 				p, err := t.openPolicy(e, path)
 				if err != nil {
@@ -58,6 +59,7 @@ shown with the kernel's reason.
 					profiles = append(profiles, b)
 				}
 				files = append(files, profiles)
+				policies = append(policies, p)
 			}
 			loaded := []string{}
 			for i, profiles := range files {
@@ -71,7 +73,7 @@ shown with the kernel's reason.
 						do = kernel.Load
 					}
 					if err := do(w); err != nil {
-						return appArmorAdvice(fmt.Errorf("%s: %w", args[i], err))
+						return appArmorAdvice(fmt.Errorf("%s: %w", args[i], policies[i].refused(e, w, err)))
 					}
 				}
 				for _, p := range profiles {

@@ -209,7 +209,7 @@ func suiteKernel(t *testing.T, suite string) *kernelImage {
 	t.Helper()
 	s := debian.OpenSuite(t, suite)
 	parts := s.Depends(t, kernelPackages[0], func(dep string) bool {
-		for _, prefix := range []string{"linux-image-", "linux-binary-", "linux-modules-"} {
+		for _, prefix := range []string{"linux-image-", "linux-binary-", "linux-modules-", "linux-base-"} {
 			if rest, ok := strings.CutPrefix(dep, prefix); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
 				return true
 			}
