@@ -58,8 +58,12 @@ type Record struct {
 	// Bundle is the folder of the container's OCI bundle.
 	Bundle string `json:"bundle,omitempty"`
 	// Content lists folders outside the container's own that carry the label.
-	Content []string  `json:"content,omitempty"`
-	Since   time.Time `json:"since"`
+	Content []string `json:"content,omitempty"`
+	// Last is, of a label that rests, the ID that held it. It may have it back
+	// before the time is over: a container that is started again comes with the
+	// label that its engine has kept for it.
+	Last  string    `json:"last,omitempty"`
+	Since time.Time `json:"since"`
 }
 
 // Own tells of an ID whether it is of the registry's own records.
@@ -242,6 +246,9 @@ func (r *Registry) reserve(tx Tx, c Claim) (Record, error) {
 	if c.Bound {
 		rec.State = Bound
 	}
+	if err := r.wake(tx, c); err != nil {
+		return Record{}, err
+	}
 	if rec.Level, err = r.levelFor(tx, c); err != nil {
 		return Record{}, err
 	}
@@ -254,6 +261,22 @@ func (r *Registry) reserve(tx Tx, c Claim) (Record, error) {
 		return Record{}, err
 	}
 	return rec, tx.Put(rec)
+}
+
+// wake ends the quarantine of a label that its last holder asks for by name.
+func (r *Registry) wake(tx Tx, c Claim) error {
+	if c.Level == "" || c.Shared != "" {
+		return nil
+	}
+	level, err := selinux.ParseLevel(c.Level)
+	if err != nil {
+		return err
+	}
+	rec, ok, err := tx.ByID(quarantinePrefix + level.String())
+	if err != nil || !ok || rec.Last != c.ID {
+		return err
+	}
+	return tx.Delete(rec.ID)
 }
 
 // again answers a claim of somebody who holds a label: a restart, or a second
@@ -439,7 +462,7 @@ func (r *Registry) rest(tx Tx, rec Record, carried bool) error {
 	if _, err := r.expire(tx, expireAlong); err != nil {
 		return err
 	}
-	return tx.Put(Record{ID: quarantinePrefix + rec.Level, Level: rec.Level, State: Quarantine, Since: r.now()})
+	return tx.Put(Record{ID: quarantinePrefix + rec.Level, Level: rec.Level, State: Quarantine, Last: rec.ID, Since: r.now()})
 }
 
 // rested tells whether a quarantine is over.

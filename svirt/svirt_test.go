@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -122,4 +123,42 @@ func TestLife(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestRestart stops a container and starts it again with the label that its
+// engine has kept: it may have it at once, and nobody else may.
+func TestRestart(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := &Registry{Store: &Memory{}, Now: func() time.Time { return now }}
+	first, err := r.Reserve(Claim{ID: "web", Level: "s0:c1,c2", Bound: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Release("web"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Claim{{ID: "db", Level: "s0:c1,c2"}, {ID: "db", Level: "s0:c1.c3"}, {ID: "web", Level: "s0:c1.c3"}} {
+		if rec, err := r.Reserve(c); !errors.Is(err, ErrInUse) {
+			t.Errorf("%s got %s, which rests: %v", c.ID, rec.Level, err)
+		}
+	}
+	again, err := r.Reserve(Claim{ID: "web", Level: "s0:c2,c1", Bound: true})
+	if err != nil || again.Level != first.Level {
+		t.Errorf("restart: %+v, %v; want %s", again, err, first.Level)
+	}
+	list, err := r.List()
+	if err != nil || len(list) != 1 {
+		t.Errorf("registry: %+v, %v", list, err)
+	}
+	// It rests anew when it goes.
+	if err := r.Release("web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reserve(Claim{ID: "db", Level: "s0:c1,c2"}); !errors.Is(err, ErrInUse) {
+		t.Errorf("a label that rests was given to somebody else: %v", err)
+	}
+	now = now.Add(2 * DefaultQuarantine)
+	if _, err := r.Reserve(Claim{ID: "db", Level: "s0:c1,c2"}); err != nil {
+		t.Errorf("after the quarantine: %v", err)
+	}
 }
