@@ -326,9 +326,22 @@ func newWorld() *world { return &world{root: newDir(nil)} }
 
 // prelude fills a volume, so that scripts have something to work on from the start.
 var prelude = []instruction{
-	{op: opMkdir, x: 3}, {op: opMkdir, x: 6}, {op: opCreate, x: 0}, {op: opCreate, x: 4}, {op: opCreate, x: 7}, {op: opCreate, x: 1},
-	{op: opWrite, x: 0, z: 2, b: 9000}, {op: opWrite, x: 4, z: 3, a: 590000, b: 5000}, {op: opWrite, x: 7, z: 5, b: 100}, {op: opWrite, x: 1, z: 8, b: 4096},
-	{op: opSymlink, x: 8, y: 4}, {op: opLink, x: 0, y: 5}, {op: opSync}, {op: opWrite, x: 0, z: 6, a: 100, b: 5000}, {op: opRename, x: 1, y: 2}, {op: opSync},
+	{op: opMkdir, x: 3},
+	{op: opMkdir, x: 6},
+	{op: opCreate, x: 0},
+	{op: opCreate, x: 4},
+	{op: opCreate, x: 7},
+	{op: opCreate, x: 1},
+	{op: opWrite, x: 0, z: 2, b: 9000},
+	{op: opWrite, x: 4, z: 3, a: 590000, b: 5000},
+	{op: opWrite, x: 7, z: 5, b: 100},
+	{op: opWrite, x: 1, z: 8, b: 4096},
+	{op: opSymlink, x: 8, y: 4},
+	{op: opLink, x: 0, y: 5},
+	{op: opSync},
+	{op: opWrite, x: 0, z: 6, a: 100, b: 5000},
+	{op: opRename, x: 1, y: 2},
+	{op: opSync},
 }
 
 // FuzzEvilHost has a script of calls and of what the host does to them: stored bytes
@@ -341,9 +354,24 @@ func FuzzEvilHost(f *testing.F) {
 	}
 	reads := func(b []byte) []byte {
 		for _, i := range []instruction{
-			{op: opRead - 1, x: 0, b: 9000}, {op: opRead - 1, x: 4, z: 1, a: 590000, b: 9000}, {op: opList - 1, x: 15}, {op: opList - 1, x: 3}, {op: opStat - 1, x: 7},
-			{op: opReadlink - 1, x: 8}, {op: opMap - 1, x: 0, b: 9000}, {op: opKeep - 1, x: 0}, {op: opUnlink - 1, x: 0}, {op: opReadKept - 1, b: 500},
-			{op: opWrite - 1, x: 4, z: 9, b: 7000}, {op: opSync - 1}, {op: opRead - 1, x: 4, b: 7000}, {op: opRestart - 1, x: 1}, {op: opList - 1, x: 15}, {op: opClock - 1}, {op: opRestart - 1}, {op: opRead - 1, x: 4, b: 7000},
+			{op: opRead - 1, x: 0, b: 9000},
+			{op: opRead - 1, x: 4, z: 1, a: 590000, b: 9000},
+			{op: opList - 1, x: 15},
+			{op: opList - 1, x: 3},
+			{op: opStat - 1, x: 7},
+			{op: opReadlink - 1, x: 8},
+			{op: opMap - 1, x: 0, b: 9000},
+			{op: opKeep - 1, x: 0},
+			{op: opUnlink - 1, x: 0},
+			{op: opReadKept - 1, b: 500},
+			{op: opWrite - 1, x: 4, z: 9, b: 7000},
+			{op: opSync - 1},
+			{op: opRead - 1, x: 4, b: 7000},
+			{op: opRestart - 1, x: 1},
+			{op: opList - 1, x: 15},
+			{op: opClock - 1},
+			{op: opRestart - 1},
+			{op: opRead - 1, x: 4, b: 7000},
 		} {
 			b = i.encode(b)
 		}
