@@ -7,3 +7,7 @@ measure-control: ## run the probes under runc and rewrite the control that resul
 .PHONY: enable-boot
 enable-boot: build ## take a fresh Debian through 'host enable selinux' and two boots (root, ten minutes)
 	@./make/enable-boot
+
+.PHONY: enable-boot-apparmor
+enable-boot-apparmor: build ## take a fresh Debian through 'host enable apparmor' and a boot (root, some minutes)
+	@./make/enable-boot apparmor
