@@ -25,6 +25,8 @@ type ContainerProfile struct {
 	// NoTrace keeps the container's processes from debugging each other; they may
 	// still look at each other below /proc.
 	NoTrace bool
+	// Blind keeps them from looking at each other too, as Podman's profile does.
+	Blind bool
 	// Hidden are paths that the container neither reads nor writes, ReadOnly such
 	// that it does not write, both with all that is below them.
 	Hidden, ReadOnly []string
@@ -84,9 +86,11 @@ func (c ContainerProfile) Text() []byte {
 	}
 	line("  signal (send, receive) peer=%s,\n", self)
 	line("  # Debugging: within the container, and from the host.")
-	if c.NoTrace {
+	switch {
+	case c.Blind:
+	case c.NoTrace:
 		line("  ptrace (read, readby) peer=%s,", self)
-	} else {
+	default:
 		line("  ptrace (trace, read, tracedby, readby) peer=%s,", self)
 	}
 	line("  ptrace (tracedby, readby) peer=unconfined,\n")

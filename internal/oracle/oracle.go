@@ -9,6 +9,7 @@ package oracle
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,22 @@ func Tool(tb testing.TB, name, install string) string {
 func isExecutable(p string) bool {
 	fi, err := os.Stat(p)
 	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
+// Module is the folder of a published Go module, path@version, in the module cache.
+func Module(tb testing.TB, module string) string {
+	tb.Helper()
+	cmd := exec.Command(Tool(tb, "go", "https://go.dev/dl"), "mod", "download", "-json", module)
+	cmd.Dir = tb.TempDir()
+	out, err := cmd.Output()
+	if err != nil {
+		Missing(tb, "%s cannot be downloaded: %v %s", module, err, out)
+	}
+	var m struct{ Dir string }
+	if err := json.Unmarshal(out, &m); err != nil {
+		tb.Fatal(err)
+	}
+	return m.Dir
 }
 
 // ModuleRoot is the folder that holds go.mod.

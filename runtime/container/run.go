@@ -315,13 +315,17 @@ func (r *run) profile() (string, error) {
 	if !r.host.AppArmor || r.opts.Policy.AppArmor.Profile == "" {
 		return "", nil
 	}
-	var readOnly []string
+	var readOnly, mounts []string
 	for _, v := range r.volumes {
+		mounts = append(mounts, v.dst)
+	}
+	for i, v := range r.volumes {
+		// What is mounted below a read-only volume is a volume of its own.
 		if v.readOnly {
-			readOnly = append(readOnly, v.dst)
+			readOnly = append(readOnly, profile.Unmounted([]string{v.dst}, slices.Delete(slices.Clone(mounts), i, i+1))...)
 		}
 	}
-	name, err := profile.Give(profile.Kernel{}, r.dir, r.c, readOnly)
+	name, err := profile.Give(profile.Kernel{}, r.dir, r.c, profile.ShapeOf(profile.Kernel{}, r.opts.Policy, mounts), readOnly)
 	if errors.Is(err, profile.ErrDenied) {
 		r.warn(err)
 		err = nil

@@ -79,12 +79,14 @@ func CollectProfiles(dir *state.Dir, registry svirt.Authority) ([]string, error)
 		}
 		err := CollectOne(dir, registry, id)
 		if errors.Is(err, state.ErrNotFound) {
-			err = profile.Unload(kernel, name)
+			// Under the lock under which IDs are taken: whoever takes this one now
+			// would find its profile gone.
+			err = dir.Absent(id, func() error { return profile.Unload(kernel, name) })
 		}
 		switch {
 		case err == nil:
 			lost = append(lost, name)
-		case !errors.Is(err, state.ErrBusy) && !errors.Is(err, profile.ErrHeld):
+		case !errors.Is(err, state.ErrBusy) && !errors.Is(err, state.ErrExists) && !errors.Is(err, profile.ErrHeld):
 			errs = append(errs, err)
 		}
 	}
@@ -200,8 +202,6 @@ func destroyOrphan(r state.Runtime, root string, c *state.Container) error {
 	}
 }
 
-// forget removes the folder, then frees the label: a label must not be free
-// while something may still carry it.
 // Forget unloads the profile, removes the folder, then frees the label: a label
 // must not be free while something may still carry it. While a process has the
 // profile everything stays, and the error wraps [state.ErrBusy].

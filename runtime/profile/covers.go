@@ -15,7 +15,6 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/decide"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
-	"github.com/palisade-sec/palisade/policy"
 )
 
 // Cache keeps answers from one container to the next.
@@ -24,18 +23,39 @@ type Cache interface {
 	Store(key string, value []byte)
 }
 
-// Covers tells whether a container under p's profile can do nothing that the
-// loaded profile other would deny it; if not, why says what. Both are asked as
+// Covering is the shape, s or a tighter one, under which a container can do nothing
+// that the loaded profile other would deny it; if there is none, why says what. Both are asked as
 // automata: other may have been written by anybody. What the host may do to the
 // container (signals and debugging from outside) is left out of the comparison.
-func Covers(kernel Kernel, p policy.Policy, other string, cache Cache) (ok bool, why string, err error) {
+func Covering(kernel Kernel, s Shape, other string, cache Cache) (_ Shape, ok bool, why string, err error) {
 	raw, err := kernel.RawData(other)
 	if errors.Is(err, securityfs.ErrNotLoaded) {
-		return true, "", nil // nothing can be started under it
+		return s, true, "", nil // nothing can be started under it
 	} else if err != nil {
-		return false, "", err
+		return s, false, "", err
 	}
-	key, err := coversKey(raw, other, Text(p, other))
+	for _, t := range tighter(s) {
+		var more string
+		if ok, more, err = covers(kernel, raw, t, other, cache); ok || err != nil {
+			return t, ok, "", err
+		}
+		if why == "" {
+			why = more
+		}
+	}
+	return s, false, why, nil
+}
+
+// tighter are the shapes to try: Podman's profile does not let a container's
+// processes look at each other.
+func tighter(s Shape) []Shape {
+	blind := s
+	blind.Blind = true
+	return []Shape{s, blind}
+}
+
+func covers(kernel Kernel, raw []byte, s Shape, other string, cache Cache) (ok bool, why string, err error) {
+	key, err := coversKey(raw, other, s.Text(other))
 	if err != nil {
 		return false, "", err
 	}
@@ -48,7 +68,7 @@ func Covers(kernel Kernel, p policy.Policy, other string, cache Cache) (ok bool,
 	if err != nil {
 		return false, "", err
 	}
-	if why, err = allowsMore(raw, p, other, features); err != nil {
+	if why, err = allowsMore(raw, s, other, features); err != nil {
 		return false, "", err
 	}
 	if cache != nil {
@@ -70,9 +90,9 @@ func coversKey(raw []byte, name string, text []byte) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// allowsMore says what p's profile allows and the profile of the name in raw does
+// allowsMore says what a shape's profile allows and the profile of the name in raw does
 // not; empty when nothing.
-func allowsMore(raw []byte, p policy.Policy, name string, kernel *apparmor.Features) (string, error) {
+func allowsMore(raw []byte, s Shape, name string, kernel *apparmor.Features) (string, error) {
 	loaded, err := blob.Decode(raw)
 	if err != nil {
 		return "", err
@@ -86,7 +106,7 @@ func allowsMore(raw []byte, p policy.Policy, name string, kernel *apparmor.Featu
 	if theirs == nil {
 		return "", fmt.Errorf("AppArmor profile %s: its policy does not hold it", name)
 	}
-	resolved, err := resolve(Text(p, name), name, kernel)
+	resolved, err := resolve(s.Text(name), name, kernel)
 	if err != nil {
 		return "", err
 	}

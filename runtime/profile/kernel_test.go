@@ -379,6 +379,12 @@ func (g *guest) testChoice() {
 	}
 	check("docker-default", "palisade-c", "docker-default")
 	check("unconfined", "palisade-c", "unconfined")
+	// The configuration as it was edited does again.
+	g.must("palisade-oci", "create", "--bundle", "/tmp/c", "c")
+	g.must("palisade-oci", "start", "c")
+	g.wantLabel(g.wait("3001"), "palisade-c")
+	g.must("palisade-oci", "delete", "--force", "c")
+	g.wantOwn("after delete")
 	check("shared", "shared", "shared")
 	g.load("profile docker-default flags=(attach_disconnected,mediate_deleted) { file, capability, network, umount, signal peer=docker-default, signal (receive) peer=unconfined, deny /box/secret r, deny mount, }")
 	check("docker-default", "docker-default", "docker-default")

@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,15 +74,55 @@ func EngineDefault(name string) bool {
 	return strings.HasPrefix(name, "containers-default-") || name == "crio-default"
 }
 
-// Builder makes profiles of containers under one policy for one kernel from one
+// Builder makes profiles of containers of one shape for one kernel from one
 // template, which is compiled once. Not safe for concurrent use.
 type Builder struct{ template *compile.Template }
 
-// Text is the profile of a policy, under a name.
-func Text(p policy.Policy, name string) []byte {
+// Shape is what the profile of a container follows from, its name aside.
+type Shape struct {
+	Policy policy.Policy
+	// Senders are profiles whose processes may send signals into the container,
+	// besides the OCI runtimes' and those that nothing confines.
+	Senders []string
+	// Blind keeps processes of the container from looking at each other.
+	Blind bool
+}
+
+// ShapeOf is the shape of a container with mounts at these destinations: what is
+// mounted on purpose on or below a path that the policy masks or makes read-only
+// is not denied. An engine that a profile confines can end its containers.
+func ShapeOf(kernel Kernel, p policy.Policy, mounts []string) Shape {
+	s := Shape{Policy: p.Clone()}
+	s.Policy.MaskedPaths = Unmounted(p.MaskedPaths, mounts)
+	s.Policy.ReadOnlyPaths = Unmounted(p.ReadOnlyPaths, mounts)
+	if l, err := kernel.LabelOf(0); err == nil && !l.Unconfined() {
+		s.Senders = append(s.Senders, l.String())
+	}
+	return s
+}
+
+// Unmounted leaves out the paths on or below which something is mounted.
+func Unmounted(paths, mounts []string) []string {
+	out := []string{}
+	for _, p := range paths {
+		p := path.Clean(p)
+		if !slices.ContainsFunc(mounts, func(m string) bool {
+			m = path.Clean(m)
+			return m == p || strings.HasPrefix(m, strings.TrimSuffix(p, "/")+"/")
+		}) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Text is the profile as text, under a name.
+func (s Shape) Text(name string) []byte {
+	p := s.Policy
 	c := apparmor.ContainerProfile{
-		Name: name, Capabilities: []string{}, NoTrace: p.Process.Ptrace == "none",
-		Hidden: p.MaskedPaths, ReadOnly: p.ReadOnlyPaths,
+		Name: name, Capabilities: []string{}, NoTrace: p.Process.Ptrace == "none", Blind: s.Blind,
+		Senders: append([]string{"runc", "crun"}, s.Senders...),
+		Hidden:  p.MaskedPaths, ReadOnly: p.ReadOnlyPaths,
 	}
 	for _, n := range p.Capabilities.Names() {
 		c.Capabilities = append(c.Capabilities, strings.ToLower(strings.TrimPrefix(n, "CAP_")))
@@ -93,11 +134,11 @@ func Text(p policy.Policy, name string) []byte {
 }
 
 // New compiles the template.
-func New(p policy.Policy, kernel *apparmor.Features) (*Builder, error) {
+func New(s Shape, kernel *apparmor.Features) (*Builder, error) {
 	const name = "palisade-template"
-	t, err := template(Text(p, name), name, kernel)
+	t, err := template(s.Text(name), name, kernel)
 	if err != nil {
-		return nil, fmt.Errorf("AppArmor profile of policy %s: %w", p.Name, err)
+		return nil, fmt.Errorf("AppArmor profile of policy %s: %w", s.Policy.Name, err)
 	}
 	return &Builder{t}, nil
 }
@@ -138,12 +179,12 @@ func (b *Builder) Build(name string, readOnly []string) ([]byte, error) {
 
 // Load gives the kernel the profile of a container. Its name has to be in the
 // container's record before.
-func Load(kernel Kernel, p policy.Policy, name string, readOnly []string) error {
+func Load(kernel Kernel, s Shape, name string, readOnly []string) error {
 	features, err := kernel.Features()
 	if err != nil {
 		return err
 	}
-	b, err := New(p, features)
+	b, err := New(s, features)
 	if err != nil {
 		return err
 	}
@@ -158,7 +199,7 @@ func Load(kernel Kernel, p policy.Policy, name string, readOnly []string) error 
 // container's record, and returns the name: none where AppArmor is off. The error
 // wraps [ErrDenied] where this process may not load profiles; then the
 // record has no name, and the container can go on without.
-func Give(kernel Kernel, dir *state.Dir, c *state.Container, readOnly []string) (string, error) {
+func Give(kernel Kernel, dir *state.Dir, c *state.Container, s Shape, readOnly []string) (string, error) {
 	if kernel.Available() != nil {
 		return "", nil
 	}
@@ -166,7 +207,7 @@ func Give(kernel Kernel, dir *state.Dir, c *state.Container, readOnly []string) 
 	if err := c.Save(); err != nil {
 		return "", err
 	}
-	err := Load(kernel, c.Policy, c.Profile, readOnly)
+	err := Load(kernel, s, c.Profile, readOnly)
 	if errors.Is(err, securityfs.ErrDenied) {
 		c.Profile = ""
 		err = errors.Join(err, c.Save())

@@ -4,9 +4,14 @@ package profile
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	texttemplate "text/template"
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
@@ -19,7 +24,7 @@ import (
 
 func build(t testing.TB, p policy.Policy, name string, readOnly ...string) *blob.Profile {
 	t.Helper()
-	b, err := New(p, compile.Portable())
+	b, err := New(Shape{Policy: p}, compile.Portable())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +160,7 @@ func TestConfirmProfile(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(parser, "-Q", "-K", "-S", "-q", "-b", "/etc/apparmor.d", "--features-file", "/usr/share/apparmor-features/features")
-		cmd.Stdin = bytes.NewReader(bytes.Replace(Text(p, "palisade-x"), []byte("abi <abi/3.0>,\n"), nil, 1))
+		cmd.Stdin = bytes.NewReader(bytes.Replace(Shape{Policy: p}.Text("palisade-x"), []byte("abi <abi/3.0>,\n"), nil, 1))
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		if out, err := cmd.Output(); err != nil || len(out) == 0 {
@@ -227,13 +232,101 @@ func TestCovers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		why, err := allowsMore(raw, policy.Default(), apparmor.DockerDefaultName, compile.Portable())
+		why, err := allowsMore(raw, Shape{Policy: policy.Default()}, apparmor.DockerDefaultName, compile.Portable())
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		if (why == "") != (tt.why == "") || !strings.Contains(why, tt.why) {
 			t.Errorf("%s: %q, want %q in it", tt.name, why, tt.why)
 		}
+	}
+}
+
+// TestConfirmCovering holds the profiles that engines really generate to give way to
+// ours, as it is or blind.
+func TestConfirmCovering(t *testing.T) {
+	for _, e := range []struct {
+		module, file, name string
+		shape              int // of those that are tried
+	}{
+		{"github.com/moby/profiles/apparmor@v0.1.0", "template.go", "docker-default", 0},
+		{"github.com/containerd/containerd/v2@v2.4.2", "contrib/apparmor/template.go", "cri-containerd.apparmor.d", 0},
+		{"github.com/containers/common@v0.62.0", "pkg/apparmor/apparmor_linux_template.go", "containers-default-0.62.0", 1},
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			source, err := os.ReadFile(filepath.Join(oracle.Module(t, e.module), e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := regexp.MustCompile("(?s)emplate = `(.*?)`").FindSubmatch(source)
+			if m == nil {
+				t.Fatalf("no template in %s", e.file)
+			}
+			tmpl, err := texttemplate.New("profile").Parse(string(m[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text bytes.Buffer
+			if err := tmpl.Execute(&text, map[string]any{
+				"Abi": "abi/3.0", "Name": e.name, "DaemonProfile": "unconfined", "RootlessKit": "", "Version": 300000,
+				"Imports": []string{"#include <tunables/global>"}, "InnerImports": []string{"#include <abstractions/base>"},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			resolved, err := resolve(text.Bytes(), e.name, compile.Portable())
+			if err != nil {
+				t.Fatal(err)
+			}
+			compiled, diags := compile.New(compile.Options{Kernel: compile.Portable()}).Compile(resolved)
+			if err := diags.Err(); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := compiled.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, s := range tighter(Shape{Policy: policy.Default()}) {
+				why, err := allowsMore(raw, s, e.name, compile.Portable())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (why == "") != (i >= e.shape) {
+					t.Errorf("shape %d: %q", i, why)
+				}
+			}
+		})
+	}
+}
+
+// TestShape: mounts on masked paths, senders and blindness.
+func TestShape(t *testing.T) {
+	s := ShapeOf(Kernel{}, policy.Default(), []string{"/proc/acpi/x", "/proc/bus/", "/proc", "/proc/kcorex"})
+	for path, want := range map[string]bool{"/proc/acpi": false, "/proc/kcore": true, "/proc/bus": false, "/proc/irq": true} {
+		if got := slices.Contains(s.Policy.MaskedPaths, path) || slices.Contains(s.Policy.ReadOnlyPaths, path); got != want {
+			t.Errorf("%s: denied %v, want %v", path, got, want)
+		}
+	}
+	if !slices.Contains(policy.Default().MaskedPaths, "/proc/acpi") {
+		t.Error("the policy itself was changed")
+	}
+	s.Senders, s.Blind = []string{"my engine"}, true
+	b, err := New(s, compile.Portable())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := b.Build("palisade-x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := blob.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !may(list[0], decide.Signal(9, "my engine", 4)) || may(list[0], decide.Signal(9, "my engine", 2)) || may(list[0], decide.Signal(9, "my enginex", 4)) {
+		t.Error("signals of the engine's profile: want received and not sent")
+	}
+	if may(list[0], decide.Ptrace("palisade-x", 4)) {
+		t.Error("a blind container's processes look at each other")
 	}
 }
 
@@ -245,7 +338,7 @@ func BenchmarkOwn(b *testing.B) {
 			build(b, policy.Default(), "palisade-x")
 		}
 	})
-	t, err := New(policy.Default(), compile.Portable())
+	t, err := New(Shape{Policy: policy.Default()}, compile.Portable())
 	if err != nil {
 		b.Fatal(err)
 	}

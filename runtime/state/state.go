@@ -486,6 +486,23 @@ func (d *Dir) lock(path string) (*Container, error) {
 	return c, nil
 }
 
+// Absent calls fn if no container has the ID, and none can take it until fn returns.
+// Otherwise the error wraps [ErrExists].
+func (d *Dir) Absent(id string, fn func() error) error {
+	guard, err := d.guard(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer guard.Close()
+	switch _, err := os.Lstat(filepath.Join(d.containers(), id)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fn()
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("container %s: %w", id, ErrExists)
+}
+
 // Sweep calls fn with every container that no process works with, locked. What
 // a killed process left half made is removed on the way. Errors are joined and
 // do not end the sweep; fn has to Close or Remove what it is given.

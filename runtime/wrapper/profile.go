@@ -27,17 +27,24 @@ func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, r
 		return nil
 	}
 	var kernel profile.Kernel
+	var mounts []string
+	for _, m := range spec.Mounts {
+		mounts = append(mounts, m.Destination)
+	}
+	shape := profile.ShapeOf(kernel, c.Policy, mounts)
 	switch engine := c.EngineProfile; {
 	case engine == "", engine == "unconfined":
+	case engine == profile.Name(w.dir, c.ID):
+		req.Replaces = engine // this configuration was edited before
 	case !profile.EngineDefault(engine):
 		return nil
 	default:
-		covered, why, err := profile.Covers(kernel, c.Policy, engine, w.dir)
+		tight, covered, why, err := profile.Covering(kernel, shape, engine, w.dir)
 		if err != nil || !covered {
 			warn(fmt.Errorf("profile %s of the engine stays: %s", engine, why), err)
 			return nil
 		}
-		req.Replaces = engine
+		req.Replaces, shape = engine, tight
 	}
 	if pid := joinedProcess(spec); pid > 0 {
 		if name, ours := profile.Joined(kernel, w.dir, pid); ours {
@@ -45,7 +52,7 @@ func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, r
 			return nil
 		}
 	}
-	name, err := profile.Give(kernel, w.dir, c, readOnly(spec))
+	name, err := profile.Give(kernel, w.dir, c, shape, readOnly(spec))
 	if errors.Is(err, profile.ErrDenied) {
 		warn(err)
 		err = nil
@@ -75,17 +82,23 @@ func joinedProcess(s *specs.Spec) int {
 }
 
 // readOnly are the destinations of what the engine mounts from the host for
-// reading only.
+// reading only, and below which it mounts nothing.
 func readOnly(s *specs.Spec) []string {
 	var out []string
-	for _, m := range s.Mounts {
+	for i, m := range s.Mounts {
 		ro, bind := false, m.Type == "bind"
 		for _, o := range m.Options {
 			ro = ro || o == "ro"
 			bind = bind || o == "bind" || o == "rbind"
 		}
+		var others []string
+		for j, o := range s.Mounts {
+			if j != i {
+				others = append(others, o.Destination)
+			}
+		}
 		if bind && ro && strings.HasPrefix(m.Destination, "/") && m.Destination != "/" {
-			out = append(out, m.Destination)
+			out = append(out, profile.Unmounted([]string{m.Destination}, others)...)
 		}
 	}
 	return out

@@ -30,6 +30,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/effective"
 	"github.com/palisade-sec/palisade/runtime/oci"
+	"github.com/palisade-sec/palisade/runtime/profile"
 	"github.com/palisade-sec/palisade/runtime/state"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
@@ -219,6 +220,9 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	demand, err := readAsked(spec, c.ID)
 	if err != nil {
 		return err
+	}
+	if demand.apparmor == profile.Name(w.dir, c.ID) {
+		demand.apparmor = "" // this configuration was edited before
 	}
 	if err := demand.check(host, spec); err != nil {
 		return err
