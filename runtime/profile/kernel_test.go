@@ -402,7 +402,7 @@ func (g *guest) testStrict() {
 // and gc leaves none.
 func (g *guest) testKilled() {
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	loaded := 0
+	loaded, span := 0, time.Duration(0)
 	rounds, _ := strconv.Atoi(os.Getenv(killsEnv))
 	for i := range rounds {
 		word := strconv.Itoa(4000 + i)
@@ -410,7 +410,16 @@ func (g *guest) testKilled() {
 		if err := cmd.Start(); err != nil {
 			g.t.Fatal(err)
 		}
-		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+		if i == 0 {
+			// How long that takes depends on the machine; one is killed right then.
+			start := time.Now()
+			for len(g.own()) == 0 && time.Since(start) < time.Minute {
+				time.Sleep(10 * time.Millisecond)
+			}
+			span = 2 * time.Since(start)
+		} else {
+			time.Sleep(time.Duration(random.Int64N(int64(span))))
+		}
 		if err := cmd.Process.Kill(); err != nil {
 			g.t.Fatal(err)
 		}

@@ -221,8 +221,10 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err != nil {
 		return err
 	}
-	if demand.apparmor == profile.Name(w.dir, c.ID) {
-		demand.apparmor = "" // this configuration was edited before
+	if demand.apparmor == profile.Name(w.dir, c.ID) || host.AppArmor && c.Policy.AppArmor.Profile != "" && profile.EngineDefault(demand.apparmor) {
+		// This configuration was edited before, or nobody has chosen: a profile of the
+		// container's own is to take the place.
+		demand.apparmor = ""
 	}
 	if err := demand.check(host, spec); err != nil {
 		return err
