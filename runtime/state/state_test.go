@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T) *Dir {
@@ -188,5 +189,44 @@ func TestCache(t *testing.T) {
 	d.Store("k", []byte("v"))
 	if b, ok := d.Load("k"); !ok || string(b) != "v" {
 		t.Errorf("got %q, %v", b, ok)
+	}
+}
+
+// TestAbsent: an ID that nobody has stays free until the function returns.
+func TestAbsent(t *testing.T) {
+	d, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.Create(Record{ID: "there"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	called := false
+	if err := d.Absent("there", func() error { called = true; return nil }); !errors.Is(err, ErrExists) || called {
+		t.Errorf("of a container that is there: %v, called %v", err, called)
+	}
+	created := make(chan error, 1)
+	err = d.Absent("other", func() error {
+		go func() {
+			c, err := d.Create(Record{ID: "other"})
+			if err == nil {
+				c.Close()
+			}
+			created <- err
+		}()
+		select {
+		case <-created:
+			return errors.New("the ID was taken meanwhile")
+		case <-time.After(100 * time.Millisecond):
+			return ErrName
+		}
+	})
+	if !errors.Is(err, ErrName) {
+		t.Errorf("got %v, want what the function returned", err)
+	}
+	if err := <-created; err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
