@@ -78,7 +78,7 @@ func inDebian(t *testing.T, role string) {
 	})
 }
 
-// For work on the module: which engines to run ("docker|ctr"), without enforcing,
+// For work on the module: which engines and steps to run ("docker|ctr|escapes|fail-open"), without enforcing,
 // and with every command.
 const (
 	verboseEnv    = "PALISADE_TEST_VERBOSE"
@@ -131,7 +131,7 @@ func services(s *shell, all []*engine) (stop func()) {
 	s.must("palisade", "relabel", "/srv/box", "--context", "system_u:object_r:container_ro_file_t:s0")
 	s.must("tar", "-C", "/srv/box", "-cf", "/srv/box.tar", ".")
 	uses := func(prefix string) bool {
-		return slices.ContainsFunc(all, func(e *engine) bool { return strings.HasPrefix(e.name, prefix) })
+		return selected("fail-open") || slices.ContainsFunc(all, func(e *engine) bool { return strings.HasPrefix(e.name, prefix) })
 	}
 	var daemons []*exec.Cmd
 	start := func(name string, args ...string) {
@@ -191,7 +191,6 @@ func allEngines() []*engine {
 		ctr("ctr, palisade-oci, level asked", static),
 		libvirtLXC("libvirt, dynamic", "/usr/lib/libvirt/libvirt_lxc", nil),
 		libvirtLXC("libvirt, static", "/usr/lib/libvirt/libvirt_lxc", static),
-		libvirtLXC("libvirt, palisade-lxc", "/usr/local/bin/palisade-lxc", nil),
 		palisadeRun(),
 	}
 	return slices.DeleteFunc(all, func(e *engine) bool { return !selected(e.name) })
@@ -219,6 +218,14 @@ func engines() error {
 	if len(s.errs) > 0 {
 		return errors.Join(append(s.errs, logs()...)...)
 	}
+	if selected("escapes") {
+		s.escapes()
+		note("probes in a container with nothing but its label: %d things wrong", len(s.errs))
+	}
+	if selected("fail-open") {
+		s.failOpen()
+		note("labels and profiles asked for: %d things wrong", len(s.errs))
+	}
 	var boxes []*box
 	for n, e := range all {
 		for i := range 2 {
@@ -237,14 +244,6 @@ func engines() error {
 	note("restarts: %d things wrong", len(s.errs))
 	for _, b := range boxes {
 		b.engine.remove(s, b.name)
-	}
-	if selected("docker") {
-		s.escapes()
-		note("probes in a container with nothing but its label: %d things wrong", len(s.errs))
-	}
-	if selected("") {
-		s.failOpen()
-		note("labels and profiles asked for: %d things wrong", len(s.errs))
 	}
 	if len(s.errs) > 0 {
 		s.errs = append(s.errs, logs()...)
