@@ -176,8 +176,9 @@ func rename(value, old, glob string) string {
 	if value == old {
 		return glob
 	}
-	inner, ok := strings.CutPrefix(value, "{")
-	if inner, ok = strings.CutSuffix(inner, "}"); !ok || strings.ContainsAny(inner, `{}\`) {
+	inner, begins := strings.CutPrefix(value, "{")
+	inner, ends := strings.CutSuffix(inner, "}")
+	if !begins || !ends || strings.ContainsAny(inner, `{}\`) {
 		return value
 	}
 	words := strings.Split(inner, ",")

@@ -279,8 +279,12 @@ func inKernel(t *testing.T) {
 			name string
 			do   func(*guest)
 		}{
-			{"run", (*guest).testRun}, {"strict", (*guest).testStrict}, {"killed", (*guest).testKilled}, {"lost", (*guest).testLost},
-			{"peers", (*guest).testPeers}, {"choice", (*guest).testChoice},
+			{"run", (*guest).testRun},
+			{"strict", (*guest).testStrict},
+			{"killed", (*guest).testKilled},
+			{"lost", (*guest).testLost},
+			{"peers", (*guest).testPeers},
+			{"choice", (*guest).testChoice},
 		} {
 			if strings.HasSuffix(t.Name(), "Run") && (step.name == "peers" || step.name == "choice") {
 				continue
