@@ -251,6 +251,9 @@ func (g *guest) load(text string) {
 // killsEnv is how often palisade run is killed.
 const killsEnv = "PALISADE_KILLS"
 
+// suiteEnv is a release of Debian whose kernel it is to be instead.
+const suiteEnv = "PALISADE_SUITE"
+
 // TestKernelOwnProfileRun runs containers in a kernel that enforces AppArmor: each
 // has its own profile, as long as it lives and no longer.
 func TestKernelOwnProfileRun(t *testing.T) { inKernel(t) }
@@ -273,7 +276,7 @@ func inKernel(t *testing.T) {
 	if !vmtest.InGuest() {
 		files = programs(t)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}, Timeout: 20 * time.Minute}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: os.Getenv(suiteEnv), Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}, Timeout: 20 * time.Minute}, func(t *testing.T) {
 		g := newGuest(t)
 		for _, step := range []struct {
 			name string
