@@ -5,8 +5,9 @@ apparmor-decisions: deps ## 120 000 decisions of Debian's kernel against ours, p
 	REQUIRE_ORACLES=1 PALISADE_DECISIONS=$(or $(DECISIONS),120000) \
 		$(GO) test -count=1 -timeout 60m -v -run 'TestKernelDecisions' ./apparmor/securityfs
 
-apparmor-containers: deps ## containers with profiles of their own, by palisade run and palisade-oci, killed KILLS times
+apparmor-containers: deps ## containers with profiles of their own, by palisade run and palisade-oci, killed KILLS times; and in Debian's newest kernel
 	REQUIRE_ORACLES=1 PALISADE_KILLS=$(or $(KILLS),20) $(GO) test -count=1 -timeout 60m -v -run 'TestKernelOwnProfileEngines' ./runtime/profile
+	REQUIRE_ORACLES=1 PALISADE_SUITE=trixie-backports $(GO) test -count=1 -timeout 60m -v -run 'TestKernelOwnProfileRun' ./runtime/profile
 
 apparmor-parsers: deps ## languages and sizes beside the compilers of Debian's next releases (4.1, 5.0)
 	REQUIRE_ORACLES=1 PALISADE_PARSER_SUITES=1 $(GO) test -count=1 -timeout 30m -v -run 'TestConfirmSuites' ./apparmor/compile
