@@ -367,7 +367,7 @@ func (s *shell) inside(boxes []*box) {
 		}
 		other := boxes[(i+2)%len(boxes)]
 		var script strings.Builder
-		tries := []string{"ls /theirs", "cat /theirs/f", "touch /theirs/x", "rm /theirs/f", "/theirs/true", "cat /host/shadow", "cat /host/passwd", "ls /host/ssl"}
+		tries := []string{"ls /theirs", "cat /theirs/f", "touch /theirs/x", "rm /theirs/f", "/theirs/true", "cat /host/shadow", "cat /host/passwd", "ls /host"}
 		for _, try := range tries {
 			fmt.Fprintf(&script, "%s && echo 'OPEN: %s'; ", try, try)
 		}
