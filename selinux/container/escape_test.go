@@ -146,7 +146,7 @@ func (s *shell) failOpen() {
 	}
 	// libvirt's label is in the matrix. Its AppArmor driver is not there.
 	xml := "<domain type='lxc'><name>fo</name><memory unit='MiB'>64</memory><os><type>exe</type><init>/bin/true</init></os>" +
-		"<devices><filesystem type='mount'><source dir='/srv/box'/><target dir='/'/></filesystem></devices><seclabel type='static' model='apparmor'><label>mine</label></seclabel></domain>"
+		"<devices><filesystem type='mount'><source dir='/srv/box'/><target dir='/'/></filesystem><console type='pty'/></devices><seclabel type='static' model='apparmor'><label>mine</label></seclabel></domain>"
 	file := filepath.Join("/etc", "fo.xml")
 	if err := os.WriteFile(file, []byte(xml), 0o644); err != nil {
 		s.errorf("%v", err)
