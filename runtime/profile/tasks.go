@@ -24,22 +24,33 @@ func Holders(kernel Kernel, names []string) (map[string][]int, error) {
 	if proc == "" {
 		proc = "/proc"
 	}
-	out := map[string][]int{}
-	threads, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "task", "[0-9]*"))
+	// Before 5.8 there is one folder for all modules.
+	folder := "attr"
+	if _, err := os.Stat(filepath.Join(proc, "self", "attr", "apparmor")); err == nil {
+		folder = "attr/apparmor"
+	}
+	processes, err := numbers(proc)
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range threads {
-		labels, err := taskLabels(dir)
-		if err != nil {
+	out := map[string][]int{}
+	for _, process := range processes {
+		tasks := proc + "/" + process + "/task"
+		threads, err := numbers(tasks)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 			return nil, err
 		}
-		for _, l := range labels {
+		for _, thread := range threads {
+			dir := tasks + "/" + thread
+			labels, err := taskLabels(dir + "/" + folder)
+			if err != nil {
+				return nil, err
+			}
 			for _, name := range names {
-				if !l.Has(name) || ended(dir) {
+				if !slices.ContainsFunc(labels, func(l securityfs.Label) bool { return l.Has(name) }) || ended(dir) {
 					continue
 				}
-				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(dir))))
+				pid, err := strconv.Atoi(process)
 				if err == nil && !slices.Contains(out[name], pid) {
 					out[name] = append(out[name], pid)
 				}
@@ -49,22 +60,40 @@ func Holders(kernel Kernel, names []string) (map[string][]int, error) {
 	return out, nil
 }
 
+// numbers are the entries of a folder of /proc that are numbers.
+func numbers(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	return slices.DeleteFunc(names, func(n string) bool { return n[0] < '0' || n[0] > '9' }), err
+}
+
+// maxLabel bounds a label in bytes: the kernel gives a page at most.
+const maxLabel = 4096
+
 // taskLabels are the label of a thread and the one it takes with its next exec.
+// There are thousands of threads, so it reads as plainly as can be.
 func taskLabels(dir string) ([]securityfs.Label, error) {
 	var out []securityfs.Label
+	var buf [maxLabel]byte
 	for _, name := range []string{"current", "exec"} {
-		b, err := os.ReadFile(filepath.Join(dir, "attr", "apparmor", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			// Before 5.8 there is one folder for all modules.
-			b, err = os.ReadFile(filepath.Join(dir, "attr", name))
+		fd, err := unix.Open(dir+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		n := 0
+		if err == nil {
+			n, err = unix.Read(fd, buf[:])
+			unix.Close(fd)
 		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
 			continue // it ended, or there is none
 		case err != nil:
-			return nil, err
+			return nil, &fs.PathError{Op: "read", Path: dir + "/" + name, Err: err}
 		}
-		if b = bytes.TrimSpace(b); len(b) == 0 {
+		b := bytes.TrimSpace(buf[:n])
+		if len(b) == 0 || string(b) == "unconfined" {
 			continue
 		}
 		l, err := securityfs.ParseLabel(string(b))
