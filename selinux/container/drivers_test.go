@@ -261,6 +261,10 @@ func libvirtLXC(name, emulator string, level func(container string) string) *eng
 	}
 	e.restart = func(s *shell, name string) {
 		s.must("virsh", virsh("destroy", name)...)
+		if level == nil {
+			// It gets another label, and could not read a root that has the old one.
+			s.must("palisade", "relabel", "/srv/lxc/"+name, "--context", "system_u:object_r:container_ro_file_t:s0")
+		}
 		start(s, name)
 	}
 	e.remove = func(s *shell, name string) {
