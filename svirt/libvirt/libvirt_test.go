@@ -145,8 +145,11 @@ func TestApply(t *testing.T) {
 		t.Errorf("capabilities %s, emulator %s, policy %s", d.Capabilities(), d.Emulator, d.Policy)
 	}
 	wantFS := []Filesystem{
-		{"mount", "/srv/web", "/", true}, {"mount", "/srv/data", "/data", true},
-		{"bind", "/proc/sys", "/proc/sys", true}, {"bind", "/dev/null", "/proc/kcore", false}, {"ram", "", "/proc/acpi", true},
+		{"mount", "/srv/web", "/", true},
+		{"mount", "/srv/data", "/data", true},
+		{"bind", "/proc/sys", "/proc/sys", true},
+		{"bind", "/dev/null", "/proc/kcore", false},
+		{"ram", "", "/proc/acpi", true},
 	}
 	if diff := cmp.Diff(wantFS, d.Filesystems); diff != "" {
 		t.Error(diff)
