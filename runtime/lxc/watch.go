@@ -80,13 +80,15 @@ func watch(args []string, registry func(*state.Dir) svirt.Authority) int {
 		fromController: file(fromControllerFD), toController: file(toControllerFD),
 		fromLibvirt: file(fromLibvirtFD), toLibvirt: file(toLibvirtFD), controller: controllerFD, init: -1,
 	}
-	if w.record, err = dir.Get(args[1]); err == nil {
-		err = w.accompany()
-	}
-	if err != nil {
-		report(fmt.Errorf("domain %s: %w", w.record.ID, err))
-		w.end()
-	}
+	w.record, err = dir.Get(args[1])
+	if err == nil {
+		if err = w.accompany(); err != nil {
+			report(fmt.Errorf("domain %s: %w", w.record.ID, err))
+			w.end()
+		}
+	} else if !errors.Is(err, state.ErrNotFound) {
+		report(err)
+	} // else the process that was to become the controller has said why it did not
 	// libvirt reads why when it sees that nobody will say more.
 	for _, f := range []*os.File{w.fromController, w.toController, w.fromLibvirt, w.toLibvirt} {
 		f.Close()
@@ -95,7 +97,7 @@ func watch(args []string, registry func(*state.Dir) svirt.Authority) int {
 	debug.FreeOSMemory()
 	wait(w.controller)
 	wait(w.init)
-	if cerr := delegate.CollectOne(w.dir, w.registry, w.record.ID); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
+	if cerr := delegate.CollectOne(w.dir, w.registry, args[1]); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
 		report(cerr)
 		return failed
 	}

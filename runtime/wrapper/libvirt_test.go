@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wrapper_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/oracle"
+)
+
+// libvirt is a libvirtd of the test's own, in a mount namespace with folders of
+// its own where libvirt has its state compiled in.
+type libvirt struct {
+	*host
+	virsh string
+	pid   string // the file with the daemon's process
+}
+
+// libvirtScript starts the daemon. Where control groups are of both versions,
+// libvirt 9 takes the second for the one that counts, which has no controllers then.
+const libvirtScript = `set -e
+if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+for d in /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt; do mkdir -p $d; mount -t tmpfs tmpfs $d; done
+mkdir -p /run/libvirt/lxc /run/libvirt/common
+printf 'unix_sock_dir = "%%s"\nauth_unix_ro = "none"\nauth_unix_rw = "none"\n' %[1]s/sock >/etc/libvirt/libvirtd.conf
+export LIBVIRT_DRIVER_DIR=%[1]s/drivers
+exec libvirtd -f /etc/libvirt/libvirtd.conf --pid-file %[1]s/libvirtd.pid
+`
+
+func newLibvirt(t *testing.T) *libvirt {
+	t.Helper()
+	h := newHost(t)
+	oracle.Tool(t, "libvirtd", "apt: libvirt-daemon")
+	l := &libvirt{host: h, virsh: oracle.Tool(t, "virsh", "apt: libvirt-clients"), pid: filepath.Join(h.work, "libvirtd.pid")}
+	drivers, err := filepath.Glob("/usr/lib*/*/libvirt/connection-driver/libvirt_driver_lxc.so")
+	if more, _ := filepath.Glob("/usr/lib*/libvirt/connection-driver/libvirt_driver_lxc.so"); len(more) > 0 {
+		drivers = append(drivers, more...)
+	}
+	if err != nil || len(drivers) == 0 {
+		oracle.Missing(t, "libvirt's LXC driver (apt: libvirt-daemon-driver-lxc)")
+	}
+	// The other drivers want users and daemons that are not here.
+	for _, dir := range []string{"drivers", "sock"} {
+		if err := os.Mkdir(filepath.Join(h.work, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(drivers[0], filepath.Join(h.work, "drivers", filepath.Base(drivers[0]))); err != nil {
+		t.Fatal(err)
+	}
+	h.daemon(t, func() bool { _, code := l.call(t, "version"); return code == 0 }, "unshare", "-m", "sh", "-c", fmt.Sprintf(libvirtScript, h.work))
+	t.Cleanup(func() {
+		// Domains outlive the daemon.
+		for _, c := range l.ps(t) {
+			if c.PID > 0 {
+				_ = unix.Kill(c.PID, unix.SIGKILL)
+			}
+		}
+	})
+	return l
+}
+
+func (l *libvirt) call(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	return l.run(t, l.virsh, append([]string{"-q", "-c", "lxc+unix:///system?socket=" + l.work + "/sock/libvirt-sock"}, args...)...)
+}
+
+// emulator writes a program that starts palisade-lxc with flags: libvirt gives its
+// emulators no arguments and no environment.
+func (l *libvirt) emulator(t *testing.T, before string, flags ...string) string {
+	t.Helper()
+	name := filepath.Join(l.work, fmt.Sprintf("emulator%d", time.Now().UnixNano()))
+	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/palisade-lxc --palisade-state %s/state %s \"$@\"\n", before, l.bin, l.work, strings.Join(flags, " "))
+	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// domain writes a definition.
+func (l *libvirt) domain(t *testing.T, name, emulator, more string, command ...string) string {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "<domain type='lxc'>\n<name>%s</name>\n<memory>65536</memory>\n<os><type>exe</type><init>%s</init>\n", name, command[0])
+	for _, a := range command[1:] {
+		fmt.Fprintf(&b, "<initarg>%s</initarg>\n", strings.NewReplacer("<", "&lt;", ">", "&gt;", "&", "&amp;").Replace(a))
+	}
+	fmt.Fprintf(&b, "</os>\n<devices><emulator>%s</emulator><filesystem type='mount'><source dir='%s'/><target dir='/'/></filesystem><console type='pty'/></devices>\n%s</domain>\n", emulator, l.root, more)
+	file := filepath.Join(l.work, name+".xml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+type listed struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	PID    int    `json:"pid"`
+	Label  string `json:"label"`
+	Engine string `json:"engine"`
+}
+
+func (l *libvirt) ps(t *testing.T) map[string]listed {
+	t.Helper()
+	out, code := l.run(t, filepath.Join(l.bin, "palisade"), "ps", "--json")
+	var list []listed
+	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 {
+		t.Fatalf("ps: exit code %d, %v: %s", code, err, out)
+	}
+	m := map[string]listed{}
+	for _, c := range list {
+		m[c.ID] = c
+	}
+	return m
+}
+
+// gone waits until nothing is known of any domain, and no label is held.
+func (l *libvirt) gone(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("left: %v", l.ps(t))
+		}
+	}
+	// The record goes before the label, which must not be free before it.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		out, _ := l.run(t, filepath.Join(l.bin, "palisade"), "label", "ls", "--json")
+		var labels []struct{ ID, State string }
+		if err := json.Unmarshal([]byte(out), &labels); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		held := slices.DeleteFunc(labels, func(r struct{ ID, State string }) bool { return r.State == "quarantine" })
+		if len(held) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("labels are held: %+v", held)
+			break
+		}
+	}
+	if out, _ := l.call(t, "list", "--name"); strings.TrimSpace(out) != "" {
+		t.Errorf("libvirt still has %s", out)
+	}
+}
+
+// field is a line of /proc/PID/status.
+func field(t *testing.T, pid int, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// TestConfirmLibvirt has libvirt start containers through palisade-lxc.
+func TestConfirmLibvirt(t *testing.T) {
+	l := newLibvirt(t)
+	emulator := l.emulator(t, "")
+	const private = "<features><privnet/></features>"
+
+	t.Run("two domains", func(t *testing.T) {
+		labels := map[string]bool{}
+		for _, name := range []string{"web", "db"} {
+			if out, code := l.call(t, "define", l.domain(t, name, emulator, private, "/bin/sleep", "1000")); code != 0 {
+				t.Fatal(out)
+			}
+			if out, code := l.call(t, "start", name); code != 0 {
+				t.Fatal(out)
+			}
+			c := l.ps(t)["lxc-"+name]
+			if c.Status != "running" || c.Engine != "libvirt" || c.Label == "" || labels[c.Label] {
+				t.Fatalf("%+v", c)
+			}
+			labels[c.Label] = true
+			for name, want := range map[string]string{
+				"Seccomp": "2", "Seccomp_filters": "1", "NoNewPrivs": "1", "CapAmb": "0000000000000000",
+				// What both Docker and libvirt give: Docker's without mknod.
+				"CapBnd": "00000000a00425fb", "CapEff": "00000000a00425fb", "CapPrm": "00000000a00425fb",
+			} {
+				if got := field(t, c.PID, name); got != want {
+					t.Errorf("%s is %s, want %s", name, got, want)
+				}
+			}
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.PID)); err != nil || filepath.Base(exe) != "busybox" {
+				t.Errorf("runs %s, %v", exe, err)
+			}
+			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.PID))
+			if err != nil || len(fds) != 3 {
+				t.Errorf("open descriptors: %v, %v", fds, err)
+			}
+			out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-"+name, "--json")
+			var in inspection
+			if err := json.Unmarshal([]byte(out), &in); err != nil || code != 0 || len(in.Mismatches) > 0 || in.Effective.Landlock == nil {
+				t.Errorf("inspect: exit code %d, %v: %s", code, err, out)
+			}
+			// What libvirt shows is what the person defined.
+			if xml, _ := l.call(t, "dumpxml", name); !strings.Contains(xml, "<init>/bin/sleep</init>") || strings.Contains(xml, "/proc/") {
+				t.Errorf("libvirt shows %s", xml)
+			}
+		}
+		if out, code := l.call(t, "destroy", "web"); code != 0 {
+			t.Error(out)
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			left := l.ps(t)
+			if _, there := left["lxc-web"]; !there {
+				if left["lxc-db"].Status != "running" {
+					t.Errorf("the other domain: %v", left)
+				}
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("left: %v", left)
+			}
+		}
+		// A container that ends by itself.
+		if err := unix.Kill(l.ps(t)["lxc-db"].PID, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		l.gone(t)
+	})
+
+	t.Run("inside", func(t *testing.T) {
+		note := filepath.Join(l.work, "note")
+		if err := os.WriteFile(note, []byte("hello\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// A descriptor of the caller stays number 3. Making a block device is
+		// refused by Landlock, with another error than the control group's.
+		script := `exec >/tmp/out 2>&1; cat <&3; ls /proc/self/fd; grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status
+mknod /tmp/null c 1 3 && echo made; mknod /tmp/block b 7 0; head -c 1 /proc/kcore; ls /sys/fs/cgroup /proc/acpi /sys/firmware
+echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; echo end`
+		features := "<features><privnet/><capabilities policy='default'><mknod state='on'/></capabilities></features>"
+		for _, applet := range []string{"mknod", "unshare", "mount", "head"} {
+			if err := os.Symlink("busybox", filepath.Join(l.root, "bin", applet)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := l.domain(t, "inside", emulator, features, "/bin/sh", "-c", script)
+		call := fmt.Sprintf("exec 7<%s; exec %s -q -c 'lxc+unix:///system?socket=%s/sock/libvirt-sock' create %s --pass-fds 7", note, l.virsh, l.work, file)
+		if out, code := l.run(t, "sh", "-c", call); code != 0 {
+			t.Fatal(out)
+		}
+		var out string
+		for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(out, "end\n") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			b, _ := os.ReadFile(filepath.Join(l.root, "tmp/out"))
+			out = string(b)
+		}
+		for _, want := range []string{
+			"hello\n", "\n3\n", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb", "made\n", "mknod: /tmp/block: Permission denied",
+			"can't create /proc/sys/net/ipv4/ip_forward: Read-only file system", "unshare(0x10000000): Operation not permitted", "mount: permission denied",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in\n%s", want, out)
+			}
+		}
+		if strings.Contains(out, "memory") || strings.Contains(out, "\n5\n") {
+			t.Errorf("control groups or descriptors are seen in\n%s", out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("strict", func(t *testing.T) {
+		_ = os.Remove(filepath.Join(l.root, "tmp/out"))
+		more := "<metadata><p:confine xmlns:p='https://palisade-sec.github.io/libvirt/1' policy='strict'/></metadata>" + private
+		if out, code := l.call(t, "create", l.domain(t, "tight", emulator, more, "/bin/sh", "-c", "echo x > /tmp/out; exec sleep 1000")); code != 0 {
+			t.Fatal(out)
+		}
+		c := l.ps(t)["lxc-tight"]
+		if got := field(t, c.PID, "CapBnd"); got != "0000000000000000" {
+			t.Errorf("CapBnd is %s", got)
+		}
+		if _, err := os.Stat(filepath.Join(l.root, "tmp/out")); err == nil {
+			t.Error("the root can be written to")
+		}
+		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-tight"); code != 0 || !strings.Contains(out, "policy strict") {
+			t.Errorf("inspect: exit code %d: %s", code, out)
+		}
+		if out, code := l.call(t, "destroy", "tight"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("user namespace", func(t *testing.T) {
+		if _, err := os.Stat("/proc/self/ns/user"); err != nil {
+			t.Skip("the kernel has no user namespaces")
+		}
+		more := private + "<idmap><uid start='0' target='100000' count='65536'/><gid start='0' target='100000' count='65536'/></idmap>"
+		// The root has to be that user's, and the way to it open.
+		if err := os.Chmod(l.work, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		chown(t, l.root, 100000)
+		defer chown(t, l.root, 0)
+		if out, code := l.call(t, "create", l.domain(t, "mapped", emulator, more, "/bin/sleep", "1000")); code != 0 {
+			t.Fatal(out)
+		}
+		c := l.ps(t)["lxc-mapped"]
+		if uid := field(t, c.PID, "Uid"); !strings.HasPrefix(uid, "100000") || field(t, c.PID, "Seccomp") != "2" {
+			t.Errorf("user %s, Seccomp %s", uid, field(t, c.PID, "Seccomp"))
+		}
+		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-mapped"); code != 0 {
+			t.Errorf("inspect: exit code %d: %s", code, out)
+		}
+		if out, code := l.call(t, "destroy", "mapped"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("refused", func(t *testing.T) {
+		// A controller that takes a mask away before the container starts.
+		weaker := filepath.Join(l.work, "weaker")
+		script := `#!/bin/sh
+sed '/<filesystem/{:a;N;/<\/filesystem>/!ba;/proc\/keys/d}' /run/libvirt/lxc/$2.xml >` + weaker + `.xml
+umount /run/libvirt/lxc/$2.xml
+mount --bind ` + weaker + `.xml /run/libvirt/lxc/$2.xml
+for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] || exec $p "$@"; done
+`
+		if err := os.WriteFile(weaker, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			emulator, more, want string
+			command              []string
+		}{
+			"no such command":      {emulator, "", "no such file or directory", []string{"/bin/nosuch"}},
+			"not executable":       {emulator, "", "permission denied", []string{"/etc"}},
+			"no last step":         {l.emulator(t, "export PALISADE_INIT=/nosuch"), "", "palisade-init not found", []string{"/bin/sleep", "1000"}},
+			"none wanted":          {l.emulator(t, "export PALISADE_INIT=none"), "", "palisade-init not found", []string{"/bin/sleep", "1000"}},
+			"broken last step":     {l.emulator(t, "export PALISADE_INIT=/bin/false"), "", "before palisade-init had confined it", []string{"/bin/sleep", "1000"}},
+			"no such policy":       {emulator, "<metadata><p:confine xmlns:p='https://palisade-sec.github.io/libvirt/1' policy='none'/></metadata>", "no such policy", []string{"/bin/sleep", "1000"}},
+			"no such controller":   {l.emulator(t, "", "--palisade-emulator /nosuch"), "", "exec /nosuch", []string{"/bin/sleep", "1000"}},
+			"unknown flag":         {l.emulator(t, "", "--palisade-nosuch x"), "", "unknown flag", []string{"/bin/sleep", "1000"}},
+			"less than was asked":  {l.emulator(t, "", "--palisade-emulator "+weaker), "", "less confined than asked: mounts: asked for masked /proc/keys", []string{"/bin/sleep", "1000"}},
+			"a label without host": {emulator, "<seclabel type='static' model='selinux' relabel='no'><label>system_u:system_r:container_t:s0:c1,c2</label></seclabel>", "Security driver model 'selinux' is not available", []string{"/bin/sleep", "1000"}},
+		} {
+			if name == "a label without host" {
+				if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+					continue
+				}
+			}
+			out, code := l.call(t, "create", l.domain(t, "refused", c.emulator, c.more, c.command...))
+			if code == 0 || !strings.Contains(out, c.want) {
+				t.Errorf("%s: exit code %d: %s", name, code, out)
+			}
+			l.gone(t)
+		}
+		root := strings.Replace(mustRead(t, l.domain(t, "hostroot", emulator, "", "/bin/sh")), l.root, "/", 1)
+		file := filepath.Join(l.work, "hostroot.xml")
+		if err := os.WriteFile(file, []byte(root), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "create", file); code == 0 || !strings.Contains(out, "its root is the host's") {
+			t.Errorf("the host's root: exit code %d: %s", code, out)
+		}
+		l.gone(t)
+		warned := l.emulator(t, "", "--palisade-on-mismatch warn", "--palisade-emulator", weaker)
+		if out, code := l.call(t, "create", l.domain(t, "warned", warned, "", "/bin/sleep", "1000")); code != 0 {
+			t.Errorf("warn: exit code %d: %s", code, out)
+		}
+		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-warned"); code != 1 || !strings.Contains(out, "/proc/keys") {
+			t.Errorf("inspect: exit code %d: %s", code, out)
+		}
+		if out, code := l.call(t, "destroy", "warned"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("kill the watcher", func(t *testing.T) {
+		killed := 0
+		rounds := 5
+		if n, err := strconv.Atoi(os.Getenv("LIBVIRT_KILLS")); err == nil {
+			rounds = n
+		}
+		// A command of its own, to be found by.
+		nap := strconv.Itoa(100000 + rand.IntN(800000))
+		file := l.domain(t, "killed", emulator, private, "/bin/sleep", nap)
+		for range rounds {
+			stop := make(chan struct{})
+			done := make(chan bool)
+			go func() { done <- killWatcher(l, time.Duration(rand.IntN(60))*time.Millisecond, stop) }()
+			out, code := l.call(t, "create", file)
+			close(stop)
+			hit := <-done
+			if hit {
+				killed++
+			}
+			if code == 0 {
+				// It was too late: everything is in force.
+				if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-killed"); code != 0 {
+					t.Errorf("it runs, less confined: %s", out)
+				}
+				if out, code := l.call(t, "destroy", "killed"); code != 0 {
+					t.Error(out)
+				}
+			} else if !hit {
+				t.Errorf("it did not start: %s", out)
+			}
+			if pids := processes(t, "/bin/sleep\x00"+nap+"\x00"); len(pids) > 0 {
+				t.Errorf("the command runs: %v", pids)
+			}
+			if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "gc"); code != 0 {
+				t.Error(out)
+			}
+			l.gone(t)
+		}
+		t.Logf("killed %d of %d before the start was over", killed, rounds)
+	})
+
+	t.Run("libvirt ends first", func(t *testing.T) {
+		// Domains outlive the daemon, and so does what keeps their labels.
+		if out, code := l.call(t, "create", l.domain(t, "outlives", emulator, private, "/bin/sleep", "1000")); code != 0 {
+			t.Fatal(out)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(mustRead(t, l.pid)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		c := l.ps(t)["lxc-outlives"]
+		if c.Status != "running" {
+			t.Errorf("%+v", c)
+		}
+		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "gc"); code != 0 || strings.Contains(out, "outlives") {
+			t.Errorf("gc: exit code %d: %s", code, out)
+		}
+		if err := unix.Kill(c.PID, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("left: %v", l.ps(t))
+			}
+		}
+	})
+}
+
+func chown(t *testing.T, root string, id int) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, id, id)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func mustRead(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// processes are those with a command line that ends so.
+func processes(t *testing.T, suffix string) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(files, func(f string) bool {
+		b, err := os.ReadFile(f)
+		return err != nil || !strings.HasSuffix(string(b), suffix)
+	})
+}
+
+// killWatcher kills the watcher of a domain that is being started some time after
+// it is there; not any more once stop is closed.
+func killWatcher(l *libvirt, after time.Duration, stop chan struct{}) bool {
+	want := filepath.Join(l.bin, "palisade-lxc") + "\x00watch\x00"
+	for {
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil || !strings.HasPrefix(string(b), want) {
+				continue
+			}
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			select {
+			case <-stop:
+				return false
+			case <-time.After(after):
+			}
+			return pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil
+		}
+	}
+}
