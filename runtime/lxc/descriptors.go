@@ -31,6 +31,9 @@ type inherited []int
 // step is at its number from the beginning has a reason: libvirt wants its path to
 // exist before it has moved anything.
 func inherit(c *call) (inherited, error) {
+	if err := hold(slot(c)); err != nil {
+		return nil, err
+	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return nil, fmt.Errorf("inherited descriptors: %w", err)
@@ -55,6 +58,34 @@ func inherit(c *call) (inherited, error) {
 	return out, nil
 }
 
+// hold takes the numbers of the slot that nobody has, before the first file is
+// opened here: the Go runtime would give one to its poller, and the last step would
+// then be put in the poller's place.
+func hold(at int) error {
+	for n := at; n < at+slotSize; n++ {
+		if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err == nil {
+			continue
+		}
+		if err := occupy(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// occupy puts /dev/null at a number, in the place of what is there.
+func occupy(n int) error {
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	if null == n {
+		return nil
+	}
+	defer unix.Close(null)
+	return os.NewSyscallError("dup3", unix.Dup3(null, n, unix.O_CLOEXEC))
+}
+
 // slot is the number of the last step.
 func slot(c *call) int { return unix.Stderr + 1 + len(c.fds("passfd")) }
 
@@ -65,7 +96,9 @@ func move(c *call, from int) (int, error) {
 		return 0, os.NewSyscallError("fcntl", err)
 	}
 	locks := recordLocks(from)
-	unix.Close(from)
+	if err := occupy(from); err != nil {
+		return 0, err
+	}
 	c.moved(from, to)
 	// Closing one descriptor of a file gives up all locks of the process on it:
 	// libvirt locks the file with the number of this process.
