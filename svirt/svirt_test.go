@@ -162,3 +162,25 @@ func TestRestart(t *testing.T) {
 		t.Errorf("after the quarantine: %v", err)
 	}
 }
+
+// TestAdopt wants a label back that was seen in an engine's state before the
+// container asked for it, by that container and by no other.
+func TestAdopt(t *testing.T) {
+	r := &Registry{Store: &Memory{}}
+	seen := []Observation{{Source: "libvirt", ID: "lxc-web", Level: "s0:c1,c2"}}
+	if _, err := r.Reconcile(seen); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"web", "x", "c-web"} {
+		if _, err := r.Reserve(Claim{ID: id, Level: "s0:c1,c2"}); !errors.Is(err, ErrInUse) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if rec, err := r.Reserve(Claim{ID: "lxc-web", Level: "s0:c2,c1"}); err != nil || rec.Level != "s0:c1,c2" {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	rep, err := r.Reconcile(seen)
+	if err != nil || len(rep.Violations) > 0 || len(rep.Adopted) > 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}

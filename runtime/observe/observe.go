@@ -10,7 +10,6 @@ package observe
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
+	"github.com/palisade-sec/palisade/svirt/libvirt"
 )
 
 // maxFile bounds what is read of one state file.
@@ -34,7 +34,7 @@ const maxFile = 64 << 20
 func Host(fsys fs.FS) ([]svirt.Observation, error) {
 	var out []svirt.Observation
 	var errs []error
-	for _, source := range []func(fs.FS) ([]svirt.Observation, error){processes, docker, podman, tasks, libvirt} {
+	for _, source := range []func(fs.FS) ([]svirt.Observation, error){processes, docker, podman, tasks, domains} {
 		seen, err := source(fsys)
 		out = append(out, seen...)
 		errs = append(errs, err)
@@ -144,49 +144,28 @@ func tasks(fsys fs.FS) ([]svirt.Observation, error) {
 	return append(a, b...), errors.Join(err1, err2)
 }
 
-func libvirt(fsys fs.FS) ([]svirt.Observation, error) {
-	type domain struct {
-		XMLName  xml.Name
-		Name     string `xml:"name"`
-		Seclabel []struct {
-			Model string `xml:"model,attr"`
-			Label string `xml:"label"`
-			Image string `xml:"imagelabel"`
-		} `xml:"seclabel"`
-		Domain *struct {
-			Name     string `xml:"name"`
-			Seclabel []struct {
-				Model string `xml:"model,attr"`
-				Label string `xml:"label"`
-			} `xml:"seclabel"`
-		} `xml:"domain"`
-	}
+// domains reads libvirt's state: of the running domains of both drivers, and of all
+// that are defined with a label of their own, which belongs to them also while they
+// do not run.
+func domains(fsys fs.FS) ([]svirt.Observation, error) {
 	parse := func(_ string, b []byte) ([]svirt.Observation, error) {
-		var d domain
-		if err := xml.Unmarshal(b, &d); err != nil {
+		d, err := libvirt.Parse(b)
+		if err != nil {
 			return nil, err
 		}
-		var out []svirt.Observation
-		for _, s := range d.Seclabel {
-			if s.Model == "selinux" {
-				out = append(out, either("libvirt", d.Name, s.Label, s.Image)...)
-			}
+		if l := d.Label("selinux"); l != nil {
+			return either("libvirt", d.ID(), l.Label, l.ImageLabel), nil
 		}
-		if d.Domain != nil {
-			for _, s := range d.Domain.Seclabel {
-				if s.Model == "selinux" {
-					out = append(out, observation("libvirt", d.Domain.Name, s.Label)...)
-				}
-			}
-		}
-		return out, nil
+		return nil, nil
 	}
 	var out []svirt.Observation
 	var errs []error
-	for _, pattern := range []string{"run/libvirt/lxc/*.xml", "run/libvirt/qemu/*.xml", "var/run/libvirt/lxc/*.xml", "var/run/libvirt/qemu/*.xml"} {
-		o, err := each(fsys, "libvirt", pattern, parse)
-		out = append(out, o...)
-		errs = append(errs, err)
+	for _, dir := range []string{"run/libvirt", "var/run/libvirt", "etc/libvirt"} {
+		for _, driver := range []string{"lxc", "qemu"} {
+			o, err := each(fsys, "libvirt", dir+"/"+driver+"/*.xml", parse)
+			out = append(out, o...)
+			errs = append(errs, err)
+		}
 	}
 	return out, errors.Join(errs...)
 }

@@ -40,6 +40,14 @@ func TestHost(t *testing.T) {
 		"run/containers/storage/overlay-containers/c1/userdata/config.json":  `{"process":{"selinuxLabel":"` + process + `s0:c11,c12"}}`,
 
 		"run/libvirt/lxc/v1.xml": `<domstatus><domain type='lxc'><name>v1</name><seclabel type='dynamic' model='selinux'><label>system_u:system_r:svirt_t:s0:c13,c14</label></seclabel><seclabel type='dynamic' model='dac'><label>+0:+0</label></seclabel></domain></domstatus>`,
+		// As libvirt 9.0 writes them: a running machine, defined domains with a label of
+		// their own, with one that is drawn at each start, and with none.
+		"run/libvirt/qemu/v2.xml":           `<domstatus state='running' reason='booted' pid='7'><monitor path='/m' type='unix'/><vcpus/><domain type='kvm' id='1'><name>v1</name><seclabel type='static' model='selinux' relabel='yes'><label>system_u:system_r:svirt_t:s0:c15,c16</label><imagelabel>system_u:object_r:svirt_image_t:s0:c15,c16</imagelabel></seclabel></domain></domstatus>`,
+		"etc/libvirt/lxc/v3.xml":            "<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE.\n-->\n<domain type='lxc'><name>v 3</name><uuid>deabfeaf-9faa-4ce1-bb2f-da68e03ab12b</uuid><seclabel type='static' model='selinux' relabel='no'><label>system_u:system_r:container_t:s0:c18,c17</label></seclabel></domain>",
+		"etc/libvirt/qemu/v4.xml":           `<domain type='qemu'><name>v4</name><seclabel type='static' model='selinux'><label>system_u:system_r:svirt_tcg_t:s0:c19,c20</label></seclabel></domain>`,
+		"etc/libvirt/qemu/v5.xml":           `<domain type='qemu'><name>v5</name><seclabel type='dynamic' model='selinux' relabel='yes'><baselabel>system_u:system_r:svirt_t:s0</baselabel></seclabel></domain>`,
+		"etc/libvirt/lxc/v6.xml":            `<domain type='lxc'><name>v6</name><seclabel type='none' model='none'/></domain>`,
+		"etc/libvirt/qemu/networks/net.xml": `<network><name>default</name></network>`,
 	}
 	fsys := fstest.MapFS{}
 	for name, text := range files {
@@ -57,7 +65,10 @@ func TestHost(t *testing.T) {
 		{Source: "podman", ID: "p1", Level: "s0:c7,c8"},
 		{Source: "containerd", ID: "k1", Level: "s0:c9,c10"},
 		{Source: "crio", ID: "c1", Level: "s0:c11,c12"},
-		{Source: "libvirt", ID: "v1", Level: "s0:c13,c14"},
+		{Source: "libvirt", ID: "lxc-v1", Level: "s0:c13,c14"},
+		{Source: "libvirt", ID: "qemu-v1", Level: "s0:c15,c16"},
+		{Source: "libvirt", ID: "lxc-deabfeaf-9faa-4ce1-bb2f-da68e03ab12b", Level: "s0:c17,c18"},
+		{Source: "libvirt", ID: "qemu-v4", Level: "s0:c19,c20"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
