@@ -29,6 +29,8 @@ func (r *reader) engine(rt *Runtime, selinux target.State) {
 		r.containerd(rt)
 	case "crio":
 		r.crio(rt)
+	case "libvirtd", "virtlxcd":
+		r.libvirt(rt)
 	default:
 		return
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // Engines are the names that [Integrate] takes.
-func Engines() []string { return []string{"docker", "podman", "containerd", "crio"} }
+func Engines() []string { return []string{"docker", "podman", "containerd", "crio", "libvirt"} }
 
 // Integration is a plan for one engine.
 type Integration struct {
@@ -36,7 +36,7 @@ type Integration struct {
 type IntegrateOptions struct {
 	// Root stands for /.
 	Root string
-	// Wrapper is the absolute path of palisade-oci.
+	// Wrapper is the absolute path of palisade-oci, for libvirt of palisade-lxc.
 	Wrapper string
 	// Default makes the wrapper the runtime of containers that ask for none.
 	Default bool
@@ -62,6 +62,8 @@ func Integrate(engine string, o IntegrateOptions) (Integration, error) {
 		})
 	case "containerd":
 		return o.containerd()
+	case "libvirt":
+		return o.libvirt()
 	case "crio":
 		return o.dropIn("crio", crioFile, o.crioSnippet(), []string{
 			"systemctl restart crio",
@@ -433,6 +435,9 @@ func checkContainerd(text []byte, plugin string, o IntegrateOptions) error {
 // as Palisade left it becomes what it was to the byte; from one that was edited
 // since, only what Palisade put there is taken.
 func Disintegrate(engine string, o IntegrateOptions) (Integration, error) {
+	if engine == "libvirt" {
+		return o.unlibvirt()
+	}
 	file := map[string]string{"docker": dockerFile, "podman": podmanFile, "containerd": containerdFile, "crio": crioFile}[engine]
 	if file == "" {
 		return Integration{}, fmt.Errorf("%w %q", ErrEngine, engine)

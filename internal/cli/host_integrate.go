@@ -18,23 +18,39 @@ import (
 func newHostIntegrateCommand(e *env) *cobra.Command {
 	var o host.IntegrateOptions
 	var apply, undo, dryRun bool
+	var domain domainOptions
 	cmd := &cobra.Command{
-		Use:   "integrate " + strings.Join(host.Engines(), "|"),
+		Use:   "integrate " + strings.Join(host.Engines(), "|") + " [DOMAIN.xml]",
 		Short: "Have an engine start containers through palisade-oci",
 		Long: `Shows what the configuration of a container engine needs so that it starts
 containers through palisade-oci, the runtime that confines them and leaves the rest
 to runc or crun. Nothing is written without --apply, which keeps a copy of the file
 and replaces it in one step. --undo takes back what --apply did: the file becomes
-what it was, or, when it was edited since, loses Palisade's part alone.`,
-		Example:   "  palisade host integrate docker\n  palisade host integrate docker --default --apply\n  palisade host integrate docker --undo",
+what it was, or, when it was edited since, loses Palisade's part alone.
+
+libvirt has no setting for all of its containers: each definition names the program
+that starts it, palisade-lxc. Without DOMAIN.xml the plan is for all containers that
+are defined. With it, that definition (- for standard input) is printed as 'virsh
+define' takes it, with a policy and a label of its own where asked; nothing is
+written.`,
+		Example:   "  palisade host integrate docker\n  palisade host integrate docker --default --apply\n  palisade host integrate docker --undo\n  palisade host integrate libvirt web.xml --policy strict | virsh -c lxc:/// define /dev/stdin",
 		ValidArgs: host.Engines(),
-		Args:      cobra.ExactArgs(1),
+		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if apply && (undo || dryRun) {
 				return fail(errors.New("--apply excludes --undo and --dry-run")).hint("--undo acts by itself; --undo --dry-run only shows")
 			}
 			if o.Wrapper == "" {
-				o.Wrapper = findWrapper()
+				o.Wrapper = findWrapper(args[0])
+			}
+			if len(args) == 2 {
+				if apply || undo || o.Default {
+					return fail(errors.New("a definition is printed, not written")).hint("'virsh -c lxc:/// define FILE' gives it to libvirt")
+				}
+				return integrateDomain(e, args[0], args[1], o, domain)
+			}
+			if domain.given() {
+				return fail(errors.New("--policy and --level are for the definition of one domain")).hint("the policy of all containers is in /etc/palisade/oci.json")
 			}
 			plan := host.Integrate
 			if undo {
@@ -45,6 +61,9 @@ what it was, or, when it was edited since, loses Palisade's part alone.`,
 			i, err := plan(args[0], o)
 			if errors.Is(err, host.ErrEngine) {
 				return fail(err).hint("the engines are %s", strings.Join(host.Engines(), ", "))
+			}
+			if errors.Is(err, host.ErrNoDefault) {
+				return fail(err).hint("without --default all containers that are defined are changed")
 			}
 			if err != nil {
 				return fail(err).hint("nothing was changed")
@@ -63,22 +82,29 @@ what it was, or, when it was edited since, loses Palisade's part alone.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Root, "root", "/", "`folder` that stands for /")
-	f.StringVar(&o.Wrapper, "wrapper", "", "`path` of palisade-oci (default: beside palisade, or /usr/local/bin/palisade-oci)")
+	f.StringVar(&o.Wrapper, "wrapper", "", "`path` of palisade-oci, or for libvirt of palisade-lxc (default: beside palisade, or in /usr/local/bin)")
 	f.BoolVar(&o.Default, "default", false, "make it the runtime of containers that ask for none")
+	f.StringVar(&domain.policy, "policy", "", "`name` of a policy for one domain of libvirt, on top of the host's")
+	f.StringVar(&domain.level, "level", "", "`level` of a static SELinux label for one domain of libvirt")
 	f.BoolVar(&apply, "apply", false, "write the configuration")
 	f.BoolVar(&undo, "undo", false, "take back what --apply did")
 	f.BoolVar(&dryRun, "dry-run", false, "write nothing (as without --apply)")
 	return cmd
 }
 
-// findWrapper is palisade-oci beside this program, or where it is installed.
-func findWrapper() string {
-	const installed = "/usr/local/bin/palisade-oci"
+// findWrapper is what an engine is to start, beside this program or where it is
+// installed.
+func findWrapper(engine string) string {
+	name := "palisade-oci"
+	if engine == "libvirt" {
+		name = host.EmulatorName
+	}
+	installed := "/usr/local/bin/" + name
 	self, err := os.Executable()
 	if err != nil {
 		return installed
 	}
-	beside := filepath.Join(filepath.Dir(self), "palisade-oci")
+	beside := filepath.Join(filepath.Dir(self), name)
 	if fi, err := os.Stat(beside); err == nil && fi.Mode().IsRegular() {
 		return beside
 	}
@@ -92,7 +118,7 @@ func checkWrapper(o host.IntegrateOptions) error {
 		err = fmt.Errorf("%s is no program", o.Wrapper)
 	}
 	if err != nil {
-		return fail(fmt.Errorf("wrapper runtime: %w", err)).hint("install palisade-oci, or say where it is with --wrapper")
+		return fail(fmt.Errorf("wrapper runtime: %w", err)).hint("install %s, or say where it is with --wrapper", filepath.Base(o.Wrapper))
 	}
 	return nil
 }

@@ -277,6 +277,53 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		l.gone(t)
 	})
 
+	t.Run("another user", func(t *testing.T) {
+		passwd := filepath.Join(l.root, "etc/passwd")
+		if err := os.WriteFile(passwd, []byte("root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		file := l.domain(t, "user", emulator, private, "/bin/sleep", "1000")
+		text := strings.Replace(mustRead(t, file), "<init>", "<inituser>web</inituser><init>", 1)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "create", file); code != 0 {
+			t.Fatal(out)
+		}
+		c := l.ps(t)["lxc-user"]
+		if uid := field(t, c.PID, "Uid"); !strings.HasPrefix(uid, "1000\t") || field(t, c.PID, "Seccomp") != "2" || field(t, c.PID, "CapEff") != "0000000000000000" {
+			t.Errorf("user %s, Seccomp %s, CapEff %s", uid, field(t, c.PID, "Seccomp"), field(t, c.PID, "CapEff"))
+		}
+		if out, code := l.call(t, "destroy", "user"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("host integrate", func(t *testing.T) {
+		// What palisade prints libvirt takes, and keeps as it is.
+		file := l.domain(t, "printed", "/usr/lib/libvirt/libvirt_lxc", private, "/bin/sleep", "1000")
+		printed, code := l.run(t, filepath.Join(l.bin, "palisade"), "host", "integrate", "libvirt", file, "--wrapper", emulator, "--policy", "strict", "--level", "s0:c3,c9")
+		if code != 0 {
+			t.Fatal(printed)
+		}
+		if err := os.WriteFile(file, []byte(printed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "define", file, "--validate"); code != 0 {
+			t.Fatal(out)
+		}
+		xml, _ := l.call(t, "dumpxml", "printed")
+		for _, want := range []string{"<emulator>" + emulator + "</emulator>", `policy="strict"`, "<seclabel type='static' model='selinux' relabel='no'>", ":s0:c3,c9</label>"} {
+			if !strings.Contains(xml, want) {
+				t.Errorf("no %s in\n%s", want, xml)
+			}
+		}
+		if out, code := l.call(t, "undefine", "printed"); code != 0 {
+			t.Error(out)
+		}
+	})
+
 	t.Run("strict", func(t *testing.T) {
 		_ = os.Remove(filepath.Join(l.root, "tmp/out"))
 		more := "<metadata><p:confine xmlns:p='https://palisade-sec.github.io/libvirt/1' policy='strict'/></metadata>" + private

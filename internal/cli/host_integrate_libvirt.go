@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/palisade-sec/palisade/host"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/selinux"
+	"github.com/palisade-sec/palisade/svirt/libvirt"
+)
+
+// domainOptions say how the definition of one domain is edited.
+type domainOptions struct{ policy, level string }
+
+func (d domainOptions) given() bool { return d.policy != "" || d.level != "" }
+
+// integrateDomain prints the definition of a domain as libvirt is to have it.
+func integrateDomain(e *env, engine, file string, o host.IntegrateOptions, d domainOptions) error {
+	if engine != "libvirt" {
+		return fail(fmt.Errorf("%s: %s has no definitions of single containers", file, engine)).hint("only libvirt has")
+	}
+	if !filepath.IsAbs(o.Wrapper) {
+		return fmt.Errorf("wrapper %q: want an absolute path", o.Wrapper)
+	}
+	text, err := readDefinition(e, file)
+	if err != nil {
+		return err
+	}
+	dom, err := libvirt.Parse(text)
+	if err != nil {
+		return fail(fmt.Errorf("%s: %w", file, err)).hint("'virsh -c lxc:/// dumpxml --inactive DOMAIN' prints a definition")
+	}
+	if dom.Driver != "lxc" {
+		return fail(fmt.Errorf("%s: domain %s is of the %q driver", file, dom.Name, dom.Driver)).hint("%s is for containers: <domain type='lxc'>", host.EmulatorName)
+	}
+	edit := libvirt.Edit{Emulator: o.Wrapper}
+	if d.policy != "" {
+		p, err := policy.Builtin(d.policy)
+		if err != nil {
+			return err
+		}
+		edit.Policy = p.Name
+	}
+	if d.level != "" {
+		level, err := selinux.ParseLevel(d.level)
+		if err == nil && level.Categories.IsEmpty() {
+			err = errors.New("it has no categories")
+		}
+		if err != nil {
+			return fail(fmt.Errorf("level %q: %w", d.level, err)).hint("'palisade label reserve --id %s' gives one that is free", dom.ID())
+		}
+		ctx, err := selinux.ParseContext(confine.ReadHost().ProcessContext)
+		if err != nil {
+			return err
+		}
+		edit.Label = &libvirt.Seclabel{Type: "static", Model: "selinux", Label: ctx.WithLevel(level).String()}
+	}
+	after, err := edit.Apply(text)
+	if err != nil {
+		return fail(fmt.Errorf("%s: %w", file, err)).hint("nothing was changed")
+	}
+	if root := dom.Root(); root == nil || root.Type == "mount" && root.Source == "/" {
+		e.warnf("domain %s has the host's root as its own; %s refuses to start it", dom.Name, host.EmulatorName)
+	}
+	if e.json {
+		return e.printJSON(struct {
+			ID         string `json:"id"`
+			Name       string `json:"name"`
+			Definition string `json:"definition"`
+		}{dom.ID(), dom.Name, string(after)})
+	}
+	_, err = e.stdout.Write(after)
+	return err
+}
+
+// readDefinition reads a file, or standard input for "-".
+func readDefinition(e *env, file string) ([]byte, error) {
+	in := e.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	return io.ReadAll(io.LimitReader(in, libvirt.MaxSize+1))
+}
