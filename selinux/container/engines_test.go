@@ -191,6 +191,7 @@ func allEngines() []*engine {
 		ctr("ctr, palisade-oci, level asked", static),
 		libvirtLXC("libvirt, dynamic", "/usr/lib/libvirt/libvirt_lxc", nil),
 		libvirtLXC("libvirt, static", "/usr/lib/libvirt/libvirt_lxc", static),
+		libvirtLXC("libvirt, palisade-lxc", "/usr/local/bin/palisade-lxc", nil),
 		palisadeRun(),
 	}
 	return slices.DeleteFunc(all, func(e *engine) bool { return !selected(e.name) })
