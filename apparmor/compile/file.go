@@ -4,6 +4,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/palisade-sec/palisade/apparmor"
@@ -26,6 +27,16 @@ func (b *build) named(target string) (uint32, error) {
 	}
 	b.xtable = append(b.xtable, target)
 	return uint32(len(b.xtable)+3) << execModShift, nil
+}
+
+// nameTransitions puts the named exec transitions into the parser's order: its list
+// of rules begins with the last one.
+func (b *build) nameTransitions() {
+	for _, r := range slices.Backward(b.rp.Rules) {
+		if body, ok := r.Body.(*apparmor.FileBody); ok {
+			_, _ = b.exec(body) // one too many is an error of its rule, later
+		}
+	}
 }
 
 // exec packs an exec transition.

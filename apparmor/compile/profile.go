@@ -62,6 +62,7 @@ func (c *Compiler) profile(rp *apparmor.ResolvedProfile, s support, list *diag.L
 	bp := b.header()
 	b.attachment(bp, span)
 	b.mergeMounts()
+	b.nameTransitions()
 	for _, r := range rp.Rules {
 		if r.Mode == apparmor.ModePrompt && !s.permstable {
 			b.unsupported(r, "prompt")
