@@ -119,6 +119,10 @@ func (s *shell) failOpen() {
 	docker([]string{"docker"}, "docker by palisade-oci", "palisade", true, true)
 	// A daemon that was not told to use SELinux.
 	second := []string{"docker", "-H", "unix:///run/docker2.sock"}
+	// Its folder is none that the module knows: layers there want the types all the
+	// same, since the kernel looks at them behind the overlay.
+	s.must("mkdir", "-p", "/var/lib/docker2")
+	s.must("chcon", "system_u:object_r:container_var_lib_t:s0", "/var/lib/docker2")
 	d := s.background("/run/dockerd2.log", "dockerd", "--data-root", "/var/lib/docker2", "--exec-root", "/run/docker2", "--pidfile", "/run/docker2.pid", "-H", "unix:///run/docker2.sock",
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2", "--containerd", "/run/containerd/containerd.sock",
 		"--containerd-namespace", "moby2", "--add-runtime", "palisade="+wrapper)

@@ -191,7 +191,7 @@ func TestSealedPrograms(t *testing.T) {
 		{"git", "git", `cd $D; export HOME=$D GIT_AUTHOR_DATE=2020-01-01T00:00:00Z GIT_COMMITTER_DATE=2020-01-01T00:00:00Z; git config --global user.email a@b; git config --global user.name n; git init -q r 2>&1; cd r
 			for i in 1 2 3; do seq 1000 > f$i; git add .; git commit -qm c$i; done; git log --oneline | cat; cd ..; git clone -q r s; cd s; git gc -q; git fsck; git checkout -q HEAD~1; echo y > f1; git diff --stat | cat; git stash -q; git stash pop -q; git status --short`},
 		{"make and gcc", "gcc", `cd $D; printf '#include <stdio.h>
-int f(int);int main(){printf("%%d\n",f(3));}
+int f(int);int main(){printf("%%d\\n",f(3));}
 ' > m.c; echo 'int f(int x){return x*2;}' > f.c; printf 'p: m.o f.o
 	gcc -o p m.o f.o
 %%.o: %%.c
