@@ -9,7 +9,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // What the kernel is asked for counts for one thread, and only the first can

@@ -9,8 +9,8 @@ import (
 	"runtime"
 
 	"github.com/palisade-sec/palisade/runtime/lxc"
-	"github.com/palisade-sec/palisade/runtime/state"
-	"github.com/palisade-sec/palisade/store/authority"
+	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

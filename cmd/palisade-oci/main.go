@@ -7,9 +7,9 @@ package main
 import (
 	"os"
 
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/runtime/wrapper"
-	"github.com/palisade-sec/palisade/store/authority"
+	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
 	"github.com/palisade-sec/palisade/internal/vmtest"
-	"github.com/palisade-sec/palisade/runtime/profile"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
 )
 
 // TestKernelAppArmorVerbs loads, asks, lists and removes with the command line

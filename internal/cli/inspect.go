@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/runtime/container"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 func newInspectCommand(e *env) *cobra.Command {

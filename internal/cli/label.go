@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/runtime/observe"
-	"github.com/palisade-sec/palisade/runtime/state"
-	"github.com/palisade-sec/palisade/store/authority"
+	"github.com/palisade-sec/palisade/internal/observe"
+	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

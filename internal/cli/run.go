@@ -15,11 +15,11 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/container"
 	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/image"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/image"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/selinux/relabel"
-	"github.com/palisade-sec/palisade/store/authority"
+	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -10,7 +10,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // Cache keeps compiled filters from one container to the next. What it loses is

@@ -18,8 +18,8 @@ import (
 
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/laststep"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/seccomp"
 	"github.com/palisade-sec/palisade/seccomp/syscalls"

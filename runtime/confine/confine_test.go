@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/seccomp"
 )

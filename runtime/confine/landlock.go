@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // Access rights of Landlock.

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 // Summary is one container in a list.

@@ -19,7 +19,7 @@ import (
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/oci"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 	policy "github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/palisade-sec/palisade/runtime/profile"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

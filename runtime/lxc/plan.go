@@ -11,8 +11,8 @@ import (
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/laststep"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
 )

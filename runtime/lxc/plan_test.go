@@ -15,7 +15,7 @@ import (
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/svirt"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
 )

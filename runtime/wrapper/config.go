@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 // ConfigFile is read unless --palisade-config names another file.

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/handover"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/handover"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // slot is where the last step goes among the descriptors that the runtime passes

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/runtime/effective"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 // startTimeout bounds how long a container may take from its runtime's start to

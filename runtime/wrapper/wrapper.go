@@ -28,10 +28,10 @@ import (
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/runtime/effective"
+	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/runtime/oci"
-	"github.com/palisade-sec/palisade/runtime/profile"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
 )

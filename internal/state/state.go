@@ -24,7 +24,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/atomicfile"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // DefaultDir is where the state is kept unless PALISADE_STATE names another

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/internal/registry/bolt"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

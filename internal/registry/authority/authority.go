@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/internal/atomicfile"
-	"github.com/palisade-sec/palisade/store/bolt"
-	"github.com/palisade-sec/palisade/store/socket"
+	"github.com/palisade-sec/palisade/internal/registry/bolt"
+	"github.com/palisade-sec/palisade/internal/registry/socket"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -26,7 +26,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 // Kernel is AppArmor's interface of the running kernel, which the zero value is.

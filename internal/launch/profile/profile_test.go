@@ -19,7 +19,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/decide"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/state"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 func build(t testing.TB, p policy.Policy, name string, readOnly ...string) *blob.Profile {

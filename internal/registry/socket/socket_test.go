@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/palisade-sec/palisade/store/bolt"
+	"github.com/palisade-sec/palisade/internal/registry/bolt"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

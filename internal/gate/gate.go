@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/runtime/laststep"
+	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
 // ExecError says that the workload could not be executed.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/palisade-sec/palisade/store/bolt"
-	"github.com/palisade-sec/palisade/store/socket"
+	"github.com/palisade-sec/palisade/internal/registry/bolt"
+	"github.com/palisade-sec/palisade/internal/registry/socket"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
