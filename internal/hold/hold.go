@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package hold stops a container's process between its last step and the first
+// instruction of its workload, so that the kernel can be asked what is in force
+// before anything of the container has run.
+//
+// The process is traced. It stops when it executes a program: the first program
+// inside the container must be the last step that was handed over, compared by
+// identity, and the next one is the workload. Everything else that is executed
+// inside is killed before its first instruction. When the tracer is killed the
+// kernel kills what it traces.
+//
+// Source: ptrace(2), PTRACE_SEIZE, PTRACE_O_TRACEEXEC, PTRACE_O_EXITKILL.
+package hold
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrForeign says that another program than the last step was executed first.
+	ErrForeign = errors.New("another program than the last step was executed first")
+	// ErrEnded says that the process ended before its workload was executed.
+	ErrEnded = errors.New("the process ended before its workload was executed")
+	// ErrTimeout says that the workload was not executed in time.
+	ErrTimeout = errors.New("the workload was not executed in time")
+)
+
+// Identity names an open file: the device and inode that stat(2) returns.
+type Identity struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
+}
+
+// IsZero reports whether i names nothing.
+func (i Identity) IsZero() bool { return i == Identity{} }
+
+// Of returns the identity of an open file.
+func Of(f *os.File) (Identity, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return Identity{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return Identity{st.Dev, st.Ino}, nil
+}
+
+// Expect says what may be executed inside the container before the workload.
+type Expect struct {
+	// Step is the last step; zero when there is none, and the first program is
+	// the workload.
+	Step Identity
+	// Inside reports whether a process is inside the container. Only followed
+	// processes are asked about; nil means that every program counts.
+	Inside func(pid int) bool
+	// Hooks allows programs that children of the container's first process
+	// execute inside the container: its startContainer hooks.
+	Hooks bool
+	// Timeout bounds the time until the workload is executed.
+	Timeout time.Duration
+}
+
+// Result is how a hold ended.
+type Result struct {
+	// PID is the held process, or 0.
+	PID int
+	// Exited tells whether the program that was started has ended, Status how.
+	Exited bool
+	Status unix.WaitStatus
+	// StepStatus is how the last step ended when it did not execute the workload.
+	StepEnded  bool
+	StepStatus unix.WaitStatus
+}
+
+// Hold is a set of traced processes and the thread that traces them. All methods
+// must be called by the goroutine that called New, which stays locked to its
+// thread until Close.
+type Hold struct {
+	expect Expect
+	root   int // the program that was started, or 0
+	exited bool
+	status unix.WaitStatus
+	// tracees maps each traced thread to what is known about it. The lock is for
+	// the alarm, which kills from another thread.
+	mu      sync.Mutex
+	tracees map[int]*tracee
+	expired bool
+}
+
+type tracee struct {
+	parent  int  // the traced process that made it, 0 for none
+	stopped bool // for us
+	signal  int  // to be given on when it goes on
+	step    bool // it has executed the last step
+}
+
+// New locks the goroutine to its thread and prepares to hold.
+func New(e Expect) *Hold {
+	runtime.LockOSThread()
+	return &Hold{expect: e, tracees: map[int]*tracee{}}
+}
+
+const (
+	exitKill    = 1 << 20 // PTRACE_O_EXITKILL
+	eventStop   = 128     // PTRACE_EVENT_STOP
+	followFlags = unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACECLONE
+	baseFlags   = unix.PTRACE_O_TRACEEXEC | exitKill
+)
+
+// Seize begins to trace a process. With follow all that it starts is traced too.
+func (h *Hold) Seize(pid int, follow bool) error {
+	flags := uintptr(baseFlags)
+	if follow {
+		flags |= followFlags
+	}
+	if err := ptrace(unix.PTRACE_SEIZE, pid, 0, flags); err != nil {
+		return fmt.Errorf("trace process %d: %w", pid, err)
+	}
+	h.add(pid)
+	return nil
+}
+
+func (h *Hold) add(pid int) *tracee {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.tracees[pid]
+	if t == nil {
+		t = &tracee{}
+		h.tracees[pid] = t
+		if h.expired {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	return t
+}
+
+func (h *Hold) remove(pid int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.tracees, pid)
+}
+
+// Start runs a program as a child of this thread. With follow it and all that it
+// starts is traced from its first instruction on.
+func (h *Hold) Start(path string, argv []string, attr *os.ProcAttr, follow bool) error {
+	sys := unix.SysProcAttr{}
+	if attr.Sys != nil {
+		sys = *attr.Sys
+	}
+	sys.Ptrace = follow
+	a := *attr
+	a.Sys = &sys
+	p, err := os.StartProcess(path, argv, &a)
+	if err != nil {
+		return err
+	}
+	h.root = p.Pid
+	_ = p.Release() // this thread waits for it
+	if !follow {
+		return nil
+	}
+	// It is stopped after its exec. It was attached in the old way, in which a
+	// group stop cannot be told from a signal: attach it anew while it is stopped.
+	var ws unix.WaitStatus
+	if _, err := wait4(h.root, &ws, unix.WALL); err != nil {
+		return fmt.Errorf("trace %s: %w", path, err)
+	}
+	if !ws.Stopped() {
+		h.exited, h.status = true, ws
+		return nil
+	}
+	err = ptrace(unix.PTRACE_DETACH, h.root, 0, uintptr(unix.SIGSTOP))
+	if err == nil {
+		err = h.Seize(h.root, true)
+	}
+	if err == nil {
+		err = unix.Kill(h.root, unix.SIGCONT)
+	}
+	if err != nil {
+		_ = unix.Kill(h.root, unix.SIGKILL)
+		_, _ = wait4(h.root, &ws, unix.WALL)
+		return fmt.Errorf("trace %s: %w", path, err)
+	}
+	return nil
+}
+
+// PID is the process ID of the program that Start has started.
+func (h *Hold) PID() int { return h.root }
+
+// Wait lets everything run until the workload has been executed and is stopped
+// before its first instruction, and until the started program has ended if
+// untilExit is set. With an error everything that is traced inside the container
+// has been killed.
+func (h *Hold) Wait(untilExit bool) (Result, error) {
+	if h.expect.Timeout > 0 {
+		done := make(chan struct{})
+		defer close(done)
+		go h.alarm(done)
+	}
+	var held int
+	res := Result{}
+	for held == 0 || untilExit && !h.exited {
+		if h.exited && held == 0 && (h.code() != 0 || len(h.tracees) == 0) {
+			break // it failed, or nothing is left that could execute the workload
+		}
+		var ws unix.WaitStatus
+		pid, err := wait4(-1, &ws, unix.WALL|unix.WNOTHREAD)
+		if err == unix.ECHILD {
+			break
+		} else if err != nil {
+			h.Kill()
+			return res, os.NewSyscallError("wait4", err)
+		}
+		if ws.Exited() || ws.Signaled() {
+			h.ended(pid, ws)
+			if t := h.tracees[pid]; t != nil && t.step {
+				res.StepEnded, res.StepStatus = true, ws
+			}
+			if pid == held {
+				held = 0
+			}
+			h.remove(pid)
+			continue
+		}
+		here, err := h.event(pid, ws)
+		if err != nil {
+			h.Kill()
+			return res, err
+		}
+		if here {
+			held = pid
+		}
+	}
+	h.mu.Lock()
+	expired := h.expired
+	h.mu.Unlock()
+	if expired {
+		h.Kill()
+		return res, ErrTimeout
+	}
+	res.PID, res.Exited, res.Status = held, h.exited, h.status
+	return res, nil
+}
+
+// ended notes the end of the started program.
+func (h *Hold) ended(pid int, ws unix.WaitStatus) {
+	if pid == h.root {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.exited, h.status = true, ws
+	}
+}
+
+func (h *Hold) code() int {
+	if h.status.Exited() {
+		return h.status.ExitStatus()
+	}
+	return -1
+}
+
+// alarm ends everything when the time is over: a wait has no timeout.
+func (h *Hold) alarm(done chan struct{}) {
+	t := time.NewTimer(h.expect.Timeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.expired = true
+		for pid := range h.tracees {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		if h.root > 0 && !h.exited {
+			_ = unix.Kill(h.root, unix.SIGKILL)
+		}
+	}
+}
+
+// event deals with a stop of a traced thread. It reports whether the workload is
+// there.
+func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
+	t := h.add(pid) // a new one's stop can come before that of its parent
+	t.stopped = true
+	switch event := int(ws) >> 16; event {
+	case unix.PTRACE_EVENT_FORK, unix.PTRACE_EVENT_VFORK, unix.PTRACE_EVENT_CLONE:
+		child, err := eventMessage(pid)
+		if err != nil {
+			return false, err
+		}
+		if child != 0 {
+			h.add(child).parent = pid
+		}
+	case unix.PTRACE_EVENT_EXEC:
+		// Another thread than the first becomes the process.
+		if old, err := eventMessage(pid); err == nil && old != pid {
+			if o := h.tracees[old]; o != nil {
+				t.parent = o.parent
+				h.remove(old)
+			}
+		}
+		here, err := h.executed(pid, t)
+		if here || err != nil {
+			return here, err
+		}
+	case eventStop:
+		if ws.StopSignal() != unix.SIGTRAP {
+			// A group stop lasts until the next SIGCONT.
+			t.stopped = false
+			return false, ptraceRunning(unix.PTRACE_LISTEN, pid, 0)
+		}
+	case 0:
+		return false, h.goOn(pid, t, int(ws.StopSignal()))
+	}
+	return false, h.goOn(pid, t, 0)
+}
+
+// executed judges a program that a traced process has executed.
+func (h *Hold) executed(pid int, t *tracee) (workload bool, err error) {
+	exe, err := exeOf(pid)
+	if err != nil {
+		return false, err
+	}
+	step := h.expect.Step
+	switch {
+	case t.step:
+		return true, nil
+	case !step.IsZero() && exe == step:
+		t.step = true
+		return false, nil
+	case h.expect.Inside != nil && !h.expect.Inside(pid):
+		return false, nil
+	case h.expect.Hooks && t.parent != 0 && h.expect.Inside != nil && h.expect.Inside(t.parent):
+		return false, nil
+	case step.IsZero():
+		return true, nil
+	}
+	name, _ := os.Readlink(proc(pid, "exe"))
+	return false, fmt.Errorf("%q: %w", name, ErrForeign)
+}
+
+func proc(pid int, name string) string { return filepath.Join("/proc", strconv.Itoa(pid), name) }
+
+func exeOf(pid int) (Identity, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(proc(pid, "exe"), &st); err != nil {
+		return Identity{}, &os.PathError{Op: "stat", Path: proc(pid, "exe"), Err: err}
+	}
+	return Identity{st.Dev, st.Ino}, nil
+}
+
+// goOn resumes a stopped thread.
+func (h *Hold) goOn(pid int, t *tracee, signal int) error {
+	t.stopped = false
+	return ptraceRunning(unix.PTRACE_CONT, pid, uintptr(signal))
+}
+
+// Release lets everything run on untraced, and gives the thread back.
+func (h *Hold) Release() {
+	for pid, t := range h.tracees {
+		h.detach(pid, t)
+	}
+	h.tracees = nil
+}
+
+func (h *Hold) detach(pid int, t *tracee) {
+	if t.stopped {
+		_ = ptrace(unix.PTRACE_DETACH, pid, 0, uintptr(t.signal))
+		return
+	}
+	if ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0) != nil {
+		return // it has ended
+	}
+	for {
+		var ws unix.WaitStatus
+		if _, err := wait4(pid, &ws, unix.WALL); err != nil {
+			return
+		}
+		if ws.Exited() || ws.Signaled() {
+			h.ended(pid, ws)
+			return
+		}
+		signal := 0
+		if int(ws)>>16 == 0 {
+			signal = int(ws.StopSignal())
+		}
+		_ = ptrace(unix.PTRACE_DETACH, pid, 0, uintptr(signal))
+		return
+	}
+}
+
+// Kill ends all that is traced and the started program, and returns when they have
+// ended.
+func (h *Hold) Kill() {
+	for pid := range h.tracees {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	if h.root > 0 && !h.exited {
+		_ = unix.Kill(h.root, unix.SIGKILL)
+	}
+	for len(h.tracees) > 0 || h.root > 0 && !h.exited {
+		var ws unix.WaitStatus
+		pid, err := wait4(-1, &ws, unix.WALL|unix.WNOTHREAD)
+		if err != nil {
+			break
+		}
+		if ws.Exited() || ws.Signaled() {
+			h.ended(pid, ws)
+			h.remove(pid)
+			continue
+		}
+		// Attached while it was being made: it did not get the signal.
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_ = ptraceRunning(unix.PTRACE_CONT, pid, 0)
+	}
+	h.tracees = map[int]*tracee{}
+}
+
+// Ended waits for the end of the started program, after Release, and returns how
+// it ended.
+func (h *Hold) Ended() (unix.WaitStatus, error) {
+	for !h.exited {
+		var ws unix.WaitStatus
+		if _, err := wait4(h.root, &ws, unix.WALL); err != nil {
+			return ws, os.NewSyscallError("wait4", err)
+		}
+		if ws.Exited() || ws.Signaled() {
+			h.exited, h.status = true, ws
+		}
+	}
+	return h.status, nil
+}
+
+func wait4(pid int, ws *unix.WaitStatus, options int) (int, error) {
+	for {
+		got, err := unix.Wait4(pid, ws, options, nil)
+		if err != unix.EINTR {
+			return got, err
+		}
+	}
+}
+
+func eventMessage(pid int) (int, error) {
+	n, err := unix.PtraceGetEventMsg(pid)
+	if err == unix.ESRCH {
+		return 0, nil // killed meanwhile; its end is reported
+	}
+	return int(n), err
+}
+
+func ptrace(request, pid int, addr, data uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// ptraceRunning resumes a thread; one that was killed meanwhile is no error.
+func ptraceRunning(request, pid int, data uintptr) error {
+	if err := ptrace(request, pid, 0, data); err != nil && err != unix.ESRCH {
+		return err
+	}
+	return nil
+}
