@@ -29,8 +29,6 @@ import (
 var (
 	// ErrForeign says that another program than the last step was executed first.
 	ErrForeign = errors.New("another program than the last step was executed first")
-	// ErrEnded says that the process ended before its workload was executed.
-	ErrEnded = errors.New("the process ended before its workload was executed")
 	// ErrTimeout says that the workload was not executed in time.
 	ErrTimeout = errors.New("the workload was not executed in time")
 )
@@ -115,16 +113,39 @@ const (
 	baseFlags   = unix.PTRACE_O_TRACEEXEC | exitKill
 )
 
-// Seize begins to trace a process. With follow all that it starts is traced too.
-func (h *Hold) Seize(pid int, follow bool) error {
-	flags := uintptr(baseFlags)
-	if follow {
-		flags |= followFlags
+// Seize begins to trace a process that is there already, with all its threads. What
+// it starts is not traced.
+func (h *Hold) Seize(pid int) error {
+	// A thread can start another one while its siblings are being listed.
+	for {
+		entries, err := os.ReadDir(proc(pid, "task"))
+		if err != nil {
+			return fmt.Errorf("trace process %d: %w", pid, err)
+		}
+		more := false
+		for _, e := range entries {
+			tid, err := strconv.Atoi(e.Name())
+			if err != nil || h.tracees[tid] != nil {
+				continue
+			}
+			switch err := h.seize(tid, unix.PTRACE_O_TRACECLONE); {
+			case err == nil:
+				more = true
+			case tid == pid || !errors.Is(err, unix.ESRCH):
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
 	}
-	if err := ptrace(unix.PTRACE_SEIZE, pid, 0, flags); err != nil {
-		return fmt.Errorf("trace process %d: %w", pid, err)
+}
+
+func (h *Hold) seize(tid int, flags uintptr) error {
+	if err := ptrace(unix.PTRACE_SEIZE, tid, 0, baseFlags|flags); err != nil {
+		return fmt.Errorf("trace process %d: %w", tid, err)
 	}
-	h.add(pid)
+	h.add(tid)
 	return nil
 }
 
@@ -179,7 +200,7 @@ func (h *Hold) Start(path string, argv []string, attr *os.ProcAttr, follow bool)
 	}
 	err = ptrace(unix.PTRACE_DETACH, h.root, 0, uintptr(unix.SIGSTOP))
 	if err == nil {
-		err = h.Seize(h.root, true)
+		err = h.seize(h.root, followFlags)
 	}
 	if err == nil {
 		err = unix.Kill(h.root, unix.SIGCONT)
@@ -196,10 +217,10 @@ func (h *Hold) Start(path string, argv []string, attr *os.ProcAttr, follow bool)
 func (h *Hold) PID() int { return h.root }
 
 // Wait lets everything run until the workload has been executed and is stopped
-// before its first instruction, and until the started program has ended if
-// untilExit is set. With an error everything that is traced inside the container
-// has been killed.
-func (h *Hold) Wait(untilExit bool) (Result, error) {
+// before its first instruction. Result.PID is 0 when it ends before: the started
+// program has failed, or all that was traced has ended. With an error all that is
+// traced has been killed; it wraps [ErrForeign] or [ErrTimeout].
+func (h *Hold) Wait() (Result, error) {
 	if h.expect.Timeout > 0 {
 		done := make(chan struct{})
 		defer close(done)
@@ -207,8 +228,8 @@ func (h *Hold) Wait(untilExit bool) (Result, error) {
 	}
 	var held int
 	res := Result{}
-	for held == 0 || untilExit && !h.exited {
-		if h.exited && held == 0 && (h.code() != 0 || len(h.tracees) == 0) {
+	for held == 0 {
+		if h.exited && (h.code() != 0 || len(h.tracees) == 0) {
 			break // it failed, or nothing is left that could execute the workload
 		}
 		var ws unix.WaitStatus
@@ -223,9 +244,6 @@ func (h *Hold) Wait(untilExit bool) (Result, error) {
 			h.ended(pid, ws)
 			if t := h.tracees[pid]; t != nil && t.step {
 				res.StepEnded, res.StepStatus = true, ws
-			}
-			if pid == held {
-				held = 0
 			}
 			h.remove(pid)
 			continue
@@ -363,13 +381,27 @@ func (h *Hold) goOn(pid int, t *tracee, signal int) error {
 	return ptraceRunning(unix.PTRACE_CONT, pid, uintptr(signal))
 }
 
-// Release lets everything run on untraced, and gives the thread back.
+// Release lets everything run on untraced.
 func (h *Hold) Release() {
 	for pid, t := range h.tracees {
 		h.detach(pid, t)
+		h.remove(pid)
 	}
-	h.tracees = nil
 }
+
+// Abandon ends a hold that has not reached the workload. What was followed is
+// killed, since it could still execute the workload; with keep it is a process that
+// was there before, and is let go.
+func (h *Hold) Abandon(keep bool) {
+	if keep {
+		h.Release()
+		return
+	}
+	h.Kill()
+}
+
+// Close gives the thread back.
+func (h *Hold) Close() { runtime.UnlockOSThread() }
 
 func (h *Hold) detach(pid int, t *tracee) {
 	if t.stopped {

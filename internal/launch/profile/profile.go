@@ -25,8 +25,8 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/blob"
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
 )
 
 // Kernel is AppArmor's interface of the running kernel, which the zero value is.

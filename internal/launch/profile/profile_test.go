@@ -18,8 +18,8 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/decide"
 	"github.com/palisade-sec/palisade/internal/oracle"
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
 )
 
 func build(t testing.TB, p policy.Policy, name string, readOnly ...string) *blob.Profile {

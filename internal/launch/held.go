@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/hold"
+)
+
+// Runtime is one call of the OCI runtime that does the work.
+type Runtime struct {
+	Path string
+	Args []string
+	// Files are its descriptors, from 0 on. Nil closes one.
+	Files []*os.File
+	Env   []string
+	Dir   string
+	// Session gives it a session of its own, so that a terminal's signals do not
+	// reach it.
+	Session bool
+}
+
+func (r Runtime) attr() *os.ProcAttr {
+	return &os.ProcAttr{Files: r.Files, Env: r.Env, Dir: r.Dir, Sys: &syscall.SysProcAttr{Setsid: r.Session}}
+}
+
+func (r Runtime) argv() []string { return slices.Concat([]string{r.Path}, r.Args) }
+
+// Run runs it to its end without looking at what it starts, and returns its exit
+// code: 128 and the number of the signal for one that was killed by a signal.
+func (r Runtime) Run() (int, error) {
+	f := collectSignals()
+	defer f.stop()
+	p, err := os.StartProcess(r.Path, r.argv(), r.attr())
+	if err != nil {
+		return 0, err
+	}
+	f.to(p.Pid, !r.Session)
+	st, err := p.Wait()
+	if err != nil {
+		return 0, err
+	}
+	return exitCode(unix.WaitStatus(st.Sys().(syscall.WaitStatus))), nil
+}
+
+func exitCode(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// startTimeout bounds how long a container may take from the call of its runtime
+// to the first instruction of its workload.
+const startTimeout = 2 * time.Minute
+
+// held is one start that is held until it has been verified.
+type held struct {
+	runtime Runtime
+	// init is the container's first process, which is there already; 0 follows what
+	// the runtime starts.
+	init   int
+	expect hold.Expect
+	// verify is called by the tracing thread while the workload is stopped before
+	// its first instruction.
+	verify func(pid int) error
+	// released is called after the workload was let go, and before its end.
+	released func(pid int) error
+}
+
+// outcome is how a held start ended.
+type outcome struct {
+	code int
+	// pid is the workload's; 0 when it was not reached.
+	pid int
+	// step is the exit code of the last step when it did not execute the workload,
+	// or -1.
+	step int
+}
+
+// errVerify marks a container that was killed since it is less confined than asked.
+var errVerify = errors.New("killed, since it is less confined than asked")
+
+// run starts, holds, verifies, releases and waits for the runtime. With an error
+// nothing of the container has run, and all that was traced is killed.
+func (s held) run() (outcome, error) {
+	f := collectSignals()
+	defer f.stop()
+	s.expect.Timeout = startTimeout
+	h := hold.New(s.expect)
+	defer h.Close()
+	out := outcome{step: -1}
+	if s.init > 0 {
+		if err := h.Seize(s.init); err != nil {
+			return out, err
+		}
+	}
+	if err := h.Start(s.runtime.Path, s.runtime.argv(), s.runtime.attr(), s.init == 0); err != nil {
+		h.Abandon(s.init > 0)
+		return out, err
+	}
+	f.to(h.PID(), !s.runtime.Session)
+	res, err := h.Wait()
+	if err != nil {
+		return out, err
+	}
+	if res.StepEnded {
+		out.step = exitCode(res.StepStatus)
+	}
+	if out.pid = res.PID; res.PID == 0 {
+		// A process that is there and did not start stays as it is.
+		h.Abandon(s.init > 0)
+		ws, err := h.Ended()
+		out.code = exitCode(ws)
+		return out, err
+	}
+	if err := s.verify(res.PID); err != nil {
+		h.Kill()
+		return out, err
+	}
+	h.Release()
+	if s.released != nil {
+		if err := s.released(res.PID); err != nil {
+			return out, err
+		}
+	}
+	ws, err := h.Ended()
+	out.code = exitCode(ws)
+	return out, err
+}
+
+// insideOf reports whether a process is in the mount namespace of the container
+// whose first process is init.
+func insideOf(init int) (func(pid int) bool, error) {
+	ns, err := os.Readlink(procFile(init, "ns/mnt"))
+	if err != nil {
+		return nil, err
+	}
+	return func(pid int) bool {
+		theirs, err := os.Readlink(procFile(pid, "ns/mnt"))
+		return err != nil || theirs == ns
+	}, nil
+}
+
+// insideNew reports whether a process is in a container that is being made: it has
+// another mount namespace than this thread. With hooks that run in the container's
+// namespaces before its root is there, it also has another root.
+func insideNew(early bool) (func(pid int) bool, error) {
+	const self = "/proc/thread-self"
+	ns, err := os.Readlink(filepath.Join(self, "ns/mnt"))
+	if err != nil {
+		return nil, err
+	}
+	var root unix.Stat_t
+	if err := unix.Stat(filepath.Join(self, "root"), &root); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: self + "/root", Err: err}
+	}
+	return func(pid int) bool {
+		theirs, err := os.Readlink(procFile(pid, "ns/mnt"))
+		if err == nil && theirs == ns {
+			return false
+		}
+		if !early {
+			return true
+		}
+		var st unix.Stat_t
+		return unix.Stat(procFile(pid, "root"), &st) != nil || st.Dev != root.Dev || st.Ino != root.Ino
+	}, nil
+}
+
+func procFile(pid int, name string) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), name)
+}
+
+// lastLine is the last line of a text, for messages.
+func lastLine(b []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+func mismatch(parts []string) error {
+	return fmt.Errorf("%w: %s", errVerify, strings.Join(parts, "; "))
+}
