@@ -34,7 +34,7 @@ var layers = map[string]int{
 
 	"bundle": 2, "explain": 2, "learn": 2, "svirt": 2, "access": 2, "audit": 2,
 
-	"host": 3, "runtime": 3, "selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
+	"runtime": 3, "selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
 	"seccomp/install": 3, "seccomp/record": 3, "audit/netlink": 3, "shield": 3,
 
 	"internal/cli": 4, "internal/daemon": 4, "internal/webui": 4,
@@ -47,7 +47,8 @@ var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxt
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{
 	"internal/atomicfile": 2,
-	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/image": 3,
+	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/hostfacts": 3,
+	"internal/image":    3,
 	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
 	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
 	"internal/registry/socket": 3, "internal/state": 3,

@@ -21,6 +21,13 @@ func LandlockABI(k Kernel) int {
 	return abi
 }
 
+// Contexts of containers where the policy's own file, lxc_contexts, does not
+// say.
+const (
+	DefaultProcessContext = "system_u:system_r:container_t:s0"
+	DefaultFileContext    = "system_u:object_r:container_file_t:s0"
+)
+
 // distribution is what differs between the presets.
 type distribution struct {
 	name    string
@@ -37,7 +44,7 @@ type distribution struct {
 
 // The active modules follow from each distribution's CONFIG_LSM and default
 // kernel command line. The two of Debian are compared with its kernel in a
-// virtual machine by the tests of package host.
+// virtual machine by the tests of package internal/hostfacts.
 var distributions = []distribution{
 	{
 		name: "debian-12-apparmor", release: "6.1.0-56-amd64",
@@ -132,6 +139,7 @@ func (d distribution) target() Target {
 	}
 	if d.selinux != nil {
 		t.SELinux = *d.selinux
+		t.SELinux.ProcessContext, t.SELinux.FileContext = DefaultProcessContext, DefaultFileContext
 	}
 	if has("apparmor") {
 		t.AppArmor.State = Enforcing

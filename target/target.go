@@ -4,8 +4,8 @@
 //
 // Compilers take a [Target] as an argument instead of asking the kernel, so
 // their output is reproducible, can be made on any operating system, and can be
-// made for another host. Package host reads the target of the machine it runs
-// on; [Preset] has the targets of well-known distributions.
+// made for another host. Package internal/hostfacts reads the target of the
+// machine that it runs on; [Preset] has the targets of well-known distributions.
 //
 // A Target is plain data. Treat it as immutable and use [Target.Clone] before
 // changing one. Fields that nobody could determine are empty, and their State
@@ -91,6 +91,14 @@ func (s State) String() string {
 	return "unknown"
 }
 
+// enforces is the state as the answer to whether something is enforced.
+func (s State) enforces() Answer {
+	if s == StateUnknown {
+		return Unknown
+	}
+	return AnswerOf(s == Enforcing)
+}
+
 // MarshalText writes what String says.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
@@ -172,7 +180,28 @@ type SELinux struct {
 	// ContainerTypes tells whether the loaded policy knows container_t and
 	// container_file_t, the types that engines ask for.
 	ContainerTypes Answer `json:"container_types"`
+	// ProcessContext and FileContext are what the policy wants the processes
+	// and the content of containers to be labelled with, without categories.
+	// Empty when SELinux is not on.
+	ProcessContext string `json:"process_context,omitempty"`
+	FileContext    string `json:"file_context,omitempty"`
 }
+
+// On reports whether SELinux labels processes and files, whether it enforces its
+// policy or only logs.
+func (s SELinux) On() Answer {
+	switch {
+	case s.Mode == "enforcing" || s.Mode == "permissive":
+		return Yes
+	case s.Mode == "disabled" || s.State == Absent:
+		return No
+	}
+	return Unknown
+}
+
+// Enforces reports whether the policy is enforced now. It is No under a
+// permissive SELinux.
+func (s SELinux) Enforces() Answer { return s.State.enforces() }
 
 // AppArmor is the state of AppArmor.
 type AppArmor struct {
@@ -183,6 +212,45 @@ type AppArmor struct {
 	Features map[string]string `json:"features,omitempty"`
 	// DockerDefault tells whether a profile named docker-default is loaded.
 	DockerDefault Answer `json:"docker_default"`
+	// Loaded are the loaded profiles with their modes as the kernel spells
+	// them: enforce, complain, kill, unconfined. Nil when the list could not be
+	// read.
+	Loaded map[string]string `json:"loaded,omitempty"`
+}
+
+// On reports whether AppArmor confines what has a profile.
+func (a AppArmor) On() Answer { return a.State.enforces() }
+
+// Has reports whether a profile is loaded, in whatever mode.
+func (a AppArmor) Has(profile string) Answer {
+	switch on := a.On(); {
+	case on != Yes:
+		return on
+	case a.Loaded == nil:
+		return Unknown
+	}
+	_, ok := a.Loaded[profile]
+	return AnswerOf(ok)
+}
+
+// Enforces reports whether a profile is loaded and denies what it does not allow.
+// It is No for one that only logs.
+func (a AppArmor) Enforces(profile string) Answer {
+	has := a.Has(profile)
+	if has != Yes {
+		return has
+	}
+	mode := a.Loaded[profile]
+	return AnswerOf(mode == "enforce" || mode == "kill")
+}
+
+// With is a with one more loaded profile: for callers that have just loaded it.
+func (a AppArmor) With(profile, mode string) AppArmor {
+	if a.Loaded = maps.Clone(a.Loaded); a.Loaded == nil {
+		a.Loaded = map[string]string{}
+	}
+	a.Loaded[profile] = mode
+	return a
 }
 
 // Landlock is the state of Landlock.
@@ -272,6 +340,7 @@ func (t Target) HasLSM(name string) Answer {
 func (t Target) Clone() Target {
 	t.LSMs = slices.Clone(t.LSMs)
 	t.AppArmor.Features = maps.Clone(t.AppArmor.Features)
+	t.AppArmor.Loaded = maps.Clone(t.AppArmor.Loaded)
 	t.Seccomp.Actions = slices.Clone(t.Seccomp.Actions)
 	t.Seccomp.Flags = slices.Clone(t.Seccomp.Flags)
 	t.Cgroup.Controllers = slices.Clone(t.Cgroup.Controllers)

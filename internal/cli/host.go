@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/host"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/target"
 )
 
@@ -29,7 +29,7 @@ changed. What could not be determined is said, and is no error.`,
 		Example: "  palisade host status\n  palisade host status --json | jq -r .selinux.state",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			status := host.Read(cmd.Context(), host.Options{})
+			status := hostfacts.Read(cmd.Context(), hostfacts.Options{})
 			if e.json {
 				return e.printJSON(status)
 			}
@@ -47,7 +47,7 @@ var stateWords = map[target.State]string{
 // usable are the mechanisms that enforce nothing by themselves.
 var usable = map[string]bool{"user namespaces": true, "cgroups": true, "tee": true}
 
-func printStatus(out io.Writer, s *host.Status, brief bool) error {
+func printStatus(out io.Writer, s *hostfacts.Status, brief bool) error {
 	lsms := strings.Join(s.LSM, ",")
 	switch {
 	case s.LSMSource == "":

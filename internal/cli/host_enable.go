@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/host"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 )
 
 func newHostEnableCommand(e *env) *cobra.Command {
-	var o host.EnableOptions
+	var o hostfacts.EnableOptions
 	var root string
 	var apply, undo, dryRun, quiet bool
 	cmd := &cobra.Command{
@@ -38,7 +38,7 @@ command line, in the boot menu.`,
 				return fail(errors.New("--apply excludes --undo and --dry-run")).hint("--undo acts by itself; --undo --dry-run only shows")
 			}
 			if mechanism != "selinux" && mechanism != "apparmor" {
-				return fail(fmt.Errorf("%w %q", host.ErrMechanism, mechanism)).hint("the mechanisms are selinux and apparmor")
+				return fail(fmt.Errorf("%w %q", hostfacts.ErrMechanism, mechanism)).hint("the mechanisms are selinux and apparmor")
 			}
 			if (apply || undo && !dryRun) && os.Geteuid() != 0 {
 				return fail(errors.New("changing the host needs root")).hint("run it with sudo; without --apply it only shows the plan")
@@ -47,15 +47,15 @@ command line, in the boot menu.`,
 			if quiet {
 				output = io.Discard
 			}
-			do := host.Commands{Root: root, Output: output}
+			do := hostfacts.Commands{Root: root, Output: output}
 			if undo {
 				return disable(cmd, e, root, mechanism, do, dryRun)
 			}
-			f, err := host.GatherEnable(cmd.Context(), root)
+			f, err := hostfacts.GatherEnable(cmd.Context(), root)
 			if err != nil {
 				return fail(err).hint("nothing was changed")
 			}
-			p, err := host.PlanEnable(mechanism, f, o)
+			p, err := hostfacts.PlanEnable(mechanism, f, o)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ command line, in the boot menu.`,
 				}
 				return nil
 			}
-			p, err = host.Enable(cmd.Context(), root, mechanism, o, do, func(s host.Step) {
+			p, err = hostfacts.Enable(cmd.Context(), root, mechanism, o, do, func(s hostfacts.Step) {
 				fmt.Fprintf(e.stderr, "palisade: %s\n", s.Title)
 			})
 			if err != nil {
@@ -96,7 +96,7 @@ type stepJSON struct {
 	Run   [][]string `json:"run"`
 }
 
-func showPlan(e *env, p host.EnablePlan, review host.Review, applied bool) error {
+func showPlan(e *env, p hostfacts.EnablePlan, review hostfacts.Review, applied bool) error {
 	if e.json {
 		steps := []stepJSON{}
 		for _, s := range p.Steps {
@@ -110,15 +110,15 @@ func showPlan(e *env, p host.EnablePlan, review host.Review, applied bool) error
 			steps = append(steps, j)
 		}
 		return e.printJSON(struct {
-			Mechanism string                `json:"mechanism"`
-			Stage     string                `json:"stage"`
-			Blockers  []string              `json:"blockers"`
-			Warnings  []string              `json:"warnings"`
-			Steps     []stepJSON            `json:"steps"`
-			Denials   []host.ReviewedDenial `json:"denials"`
-			Settled   int                   `json:"denials_settled"`
-			Then      string                `json:"then"`
-			Applied   bool                  `json:"applied"`
+			Mechanism string                     `json:"mechanism"`
+			Stage     string                     `json:"stage"`
+			Blockers  []string                   `json:"blockers"`
+			Warnings  []string                   `json:"warnings"`
+			Steps     []stepJSON                 `json:"steps"`
+			Denials   []hostfacts.ReviewedDenial `json:"denials"`
+			Settled   int                        `json:"denials_settled"`
+			Then      string                     `json:"then"`
+			Applied   bool                       `json:"applied"`
 		}{p.Mechanism, p.Stage, some(p.Blockers), some(p.Warnings), steps, some(review.Open), review.Settled, p.Then, applied})
 	}
 	out := e.stdout
@@ -172,7 +172,7 @@ func some[T any](list []T) []T {
 }
 
 // shortDiff is a diff cut where it is long, as that of a whole policy module.
-func shortDiff(x host.Edit) string {
+func shortDiff(x hostfacts.Edit) string {
 	const most = 12
 	diff := x.Diff()
 	if lines := strings.SplitAfter(diff, "\n"); len(lines) > most+2 {
@@ -189,13 +189,13 @@ func indent(s string) string {
 	return b.String()
 }
 
-func disable(cmd *cobra.Command, e *env, root, mechanism string, do host.Doer, dryRun bool) error {
-	u, err := host.PlanDisable(root, mechanism)
+func disable(cmd *cobra.Command, e *env, root, mechanism string, do hostfacts.Doer, dryRun bool) error {
+	u, err := hostfacts.PlanDisable(root, mechanism)
 	if err != nil {
 		return fail(err).hint("nothing was changed")
 	}
 	if !dryRun {
-		if u.Kept, err = host.Disable(cmd.Context(), root, mechanism, do, func(id string) { fmt.Fprintf(e.stderr, "palisade: take back %s\n", id) }); err != nil {
+		if u.Kept, err = hostfacts.Disable(cmd.Context(), root, mechanism, do, func(id string) { fmt.Fprintf(e.stderr, "palisade: take back %s\n", id) }); err != nil {
 			return fail(err).hint("what was taken back stays so; run the command again")
 		}
 	}

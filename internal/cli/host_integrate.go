@@ -12,15 +12,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/host"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 )
 
 func newHostIntegrateCommand(e *env) *cobra.Command {
-	var o host.IntegrateOptions
+	var o hostfacts.IntegrateOptions
 	var apply, undo, dryRun bool
 	var domain domainOptions
 	cmd := &cobra.Command{
-		Use:   "integrate " + strings.Join(host.Engines(), "|") + " [DOMAIN.xml]",
+		Use:   "integrate " + strings.Join(hostfacts.Engines(), "|") + " [DOMAIN.xml]",
 		Short: "Have an engine start containers through palisade-oci",
 		Long: `Shows what the configuration of a container engine needs so that it starts
 containers through palisade-oci, the runtime that confines them and leaves the rest
@@ -34,7 +34,7 @@ are defined. With it, that definition (- for standard input) is printed as 'virs
 define' takes it, with a policy and a label of its own where asked; nothing is
 written.`,
 		Example:   "  palisade host integrate docker\n  palisade host integrate docker --default --apply\n  palisade host integrate docker --undo\n  palisade host integrate libvirt web.xml --policy strict | virsh -c lxc:/// define /dev/stdin",
-		ValidArgs: host.Engines(),
+		ValidArgs: hostfacts.Engines(),
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if apply && (undo || dryRun) {
@@ -52,17 +52,17 @@ written.`,
 			if domain.given() {
 				return fail(errors.New("--policy and --level are for the definition of one domain")).hint("the policy of all containers is in /etc/palisade/oci.json")
 			}
-			plan := host.Integrate
+			plan := hostfacts.Integrate
 			if undo {
-				plan = host.Disintegrate
+				plan = hostfacts.Disintegrate
 			} else if err := checkWrapper(o); err != nil && apply {
 				return err
 			}
 			i, err := plan(args[0], o)
-			if errors.Is(err, host.ErrEngine) {
-				return fail(err).hint("the engines are %s", strings.Join(host.Engines(), ", "))
+			if errors.Is(err, hostfacts.ErrEngine) {
+				return fail(err).hint("the engines are %s", strings.Join(hostfacts.Engines(), ", "))
 			}
-			if errors.Is(err, host.ErrNoDefault) {
+			if errors.Is(err, hostfacts.ErrNoDefault) {
 				return fail(err).hint("without --default all containers that are defined are changed")
 			}
 			if err != nil {
@@ -70,7 +70,7 @@ written.`,
 			}
 			write := apply || undo && !dryRun
 			if write {
-				if err := host.Write(o.Root, i.Edits); err != nil {
+				if err := hostfacts.Write(o.Root, i.Edits); err != nil {
 					return fail(err).hint("%s", writeHint(err))
 				}
 			}
@@ -97,7 +97,7 @@ written.`,
 func findWrapper(engine string) string {
 	name := "palisade-oci"
 	if engine == "libvirt" {
-		name = host.EmulatorName
+		name = hostfacts.EmulatorName
 	}
 	installed := "/usr/local/bin/" + name
 	self, err := os.Executable()
@@ -112,7 +112,7 @@ func findWrapper(engine string) string {
 }
 
 // checkWrapper keeps an engine from being given a runtime that is not there.
-func checkWrapper(o host.IntegrateOptions) error {
+func checkWrapper(o hostfacts.IntegrateOptions) error {
 	fi, err := os.Stat(filepath.Join(o.Root, o.Wrapper))
 	if err == nil && (!fi.Mode().IsRegular() || fi.Mode()&0o111 == 0) {
 		err = fmt.Errorf("%s is no program", o.Wrapper)
@@ -125,7 +125,7 @@ func checkWrapper(o host.IntegrateOptions) error {
 
 func writeHint(err error) string {
 	switch {
-	case errors.Is(err, host.ErrChanged):
+	case errors.Is(err, hostfacts.ErrChanged):
 		return "somebody else changed it; run the command again"
 	case errors.Is(err, fs.ErrPermission):
 		return "run it with sudo"
@@ -140,7 +140,7 @@ type editJSON struct {
 	Backup string  `json:"backup,omitempty"`
 }
 
-func editsJSON(edits []host.Edit) []editJSON {
+func editsJSON(edits []hostfacts.Edit) []editJSON {
 	list := []editJSON{}
 	for _, x := range edits {
 		j := editJSON{Path: x.Path, Action: "change", Backup: x.Backup}
@@ -159,15 +159,15 @@ func editsJSON(edits []host.Edit) []editJSON {
 	return list
 }
 
-func integrationJSON(i host.Integration, written bool) any {
+func integrationJSON(i hostfacts.Integration, written bool) any {
 	return struct {
-		host.Integration
+		hostfacts.Integration
 		Edits   []editJSON `json:"edits"`
 		Written bool       `json:"written"`
 	}{i, editsJSON(i.Edits), written}
 }
 
-func printIntegration(e *env, i host.Integration, o host.IntegrateOptions, written, undo bool) error {
+func printIntegration(e *env, i hostfacts.Integration, o hostfacts.IntegrateOptions, written, undo bool) error {
 	if len(i.Edits) == 0 {
 		_, err := fmt.Fprintf(e.stdout, "%s: nothing to do\n", i.File)
 		return err

@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/palisade-sec/palisade/host"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // domainOptions say how the definition of one domain is edited.
@@ -22,7 +22,7 @@ type domainOptions struct{ policy, level string }
 func (d domainOptions) given() bool { return d.policy != "" || d.level != "" }
 
 // integrateDomain prints the definition of a domain as libvirt is to have it.
-func integrateDomain(e *env, engine, file string, o host.IntegrateOptions, d domainOptions) error {
+func integrateDomain(e *env, engine, file string, o hostfacts.IntegrateOptions, d domainOptions) error {
 	if engine != "libvirt" {
 		return fail(fmt.Errorf("%s: %s has no definitions of single containers", file, engine)).hint("only libvirt has")
 	}
@@ -38,7 +38,7 @@ func integrateDomain(e *env, engine, file string, o host.IntegrateOptions, d dom
 		return fail(fmt.Errorf("%s: %w", file, err)).hint("'virsh -c lxc:/// dumpxml --inactive DOMAIN' prints a definition")
 	}
 	if dom.Driver != "lxc" {
-		return fail(fmt.Errorf("%s: domain %s is of the %q driver", file, dom.Name, dom.Driver)).hint("%s is for containers: <domain type='lxc'>", host.EmulatorName)
+		return fail(fmt.Errorf("%s: domain %s is of the %q driver", file, dom.Name, dom.Driver)).hint("%s is for containers: <domain type='lxc'>", hostfacts.EmulatorName)
 	}
 	edit := libvirt.Edit{Emulator: o.Wrapper}
 	if d.policy != "" {
@@ -56,7 +56,11 @@ func integrateDomain(e *env, engine, file string, o host.IntegrateOptions, d dom
 		if err != nil {
 			return fail(fmt.Errorf("level %q: %w", d.level, err)).hint("'palisade label reserve --id %s' gives one that is free", dom.ID())
 		}
-		ctx, err := selinux.ParseContext(confine.ReadHost().ProcessContext)
+		process := hostfacts.ForLaunch().SELinux.ProcessContext
+		if process == "" {
+			process = target.DefaultProcessContext // for a host where SELinux is on
+		}
+		ctx, err := selinux.ParseContext(process)
 		if err != nil {
 			return err
 		}
@@ -67,7 +71,7 @@ func integrateDomain(e *env, engine, file string, o host.IntegrateOptions, d dom
 		return fail(fmt.Errorf("%s: %w", file, err)).hint("nothing was changed")
 	}
 	if root := dom.Root(); root == nil || root.Type == "mount" && root.Source == "/" {
-		e.warnf("domain %s has the host's root as its own; %s refuses to start it", dom.Name, host.EmulatorName)
+		e.warnf("domain %s has the host's root as its own; %s refuses to start it", dom.Name, hostfacts.EmulatorName)
 	}
 	if e.json {
 		return e.printJSON(struct {

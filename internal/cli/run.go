@@ -11,15 +11,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/container"
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/image"
-	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
+	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -149,7 +149,7 @@ func explainRun(err error) error {
 	switch {
 	case errors.As(err, new(*effective.MismatchError)):
 		return fail(err).hint("the command was not run; 'palisade host status' tells what this host enforces, --on-mismatch warn runs it all the same")
-	case errors.Is(err, confine.ErrMissing):
+	case errors.Is(err, bundle.ErrMissing):
 		return fail(err).hint("'palisade host status' tells what this host can enforce")
 	case errors.Is(err, delegate.ErrNoRuntime):
 		return fail(err).hint("install runc or crun (apt-get install runc), or name one with --runtime")

@@ -16,6 +16,7 @@ import (
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // labelling is how the content of a volume comes to carry a label.
@@ -66,14 +67,14 @@ func mountOption(label string) string {
 // addVolumes mounts the volumes, and labels those that are to be labelled.
 func (r *run) addVolumes(spec *specs.Spec) error {
 	for i, v := range r.volumes {
-		how := labellingOf(v, r.host.SELinux)
+		how := labellingOf(v, r.host.SELinux.On() == target.Yes)
 		if v.mount {
 			label := ""
 			switch {
 			case how == labelMount && v.relabel == "Z":
 				label = r.plan.MountLabel
 			case how == labelMount:
-				label = r.host.FileContext
+				label = r.host.SELinux.FileContext
 			}
 			at := r.c.Path("volume" + strconv.Itoa(i))
 			if err := mountFileSystem(&v, at, label); err != nil {
@@ -92,7 +93,7 @@ func (r *run) addVolumes(spec *specs.Spec) error {
 // relabel writes labels to a volume's files, and notes first in the registry that
 // they carry it.
 func (r *run) relabel(v volume, how labelling) error {
-	label := r.host.FileContext
+	label := r.host.SELinux.FileContext
 	switch how {
 	case labelNone, labelMount:
 		return nil

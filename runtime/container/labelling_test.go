@@ -13,16 +13,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
-	"github.com/palisade-sec/palisade/internal/vmtest"
-	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/vmtest"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	policy "github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 func TestLabellingOf(t *testing.T) {
@@ -308,8 +308,8 @@ func TestVolumeHasOneHolder(t *testing.T) {
 		}
 		file := "system_u:object_r:container_file_t:"
 		return &run{
-			c: c, registry: registry, host: confine.Host{SELinux: true, FileContext: file + "s0"},
-			plan: &confine.Plan{Confinement: oci.Confinement{MountLabel: file + rec.Level}},
+			c: c, registry: registry, host: target.Target{SELinux: target.SELinux{State: target.Enforcing, Mode: "enforcing", FileContext: file + "s0"}},
+			plan: &bundle.Plan{Confinement: bundle.Confinement{MountLabel: file + rec.Level}},
 		}
 	}
 	has := func(name, want string) {
@@ -345,7 +345,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 	if err := b.relabel(file, labelShared); err != nil {
 		t.Fatal(err)
 	}
-	has("file", b.host.FileContext)
+	has("file", b.host.SELinux.FileContext)
 	if err := b.relabel(volume{src: "/etc/passwd"}, labelPrivate); !errors.Is(err, relabel.ErrSystemPath) {
 		t.Errorf("/etc/passwd: %v", err)
 	}

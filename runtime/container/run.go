@@ -29,17 +29,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
 	"github.com/palisade-sec/palisade/internal/handover"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/image"
-	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/svirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // Options say what is to run.
@@ -121,9 +124,8 @@ func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error
 	r := &run{
 		dir: dir, opts: o, source: src, volumes: volumes,
 		registry: labels,
-		host:     confine.ReadHost(),
+		host:     hostfacts.ForLaunch(),
 	}
-	r.host.Cache = dir
 	c, err := r.claim(rt)
 	if err != nil {
 		return 0, err
@@ -177,9 +179,9 @@ type run struct {
 	source   rootSource
 	volumes  []volume
 	registry svirt.Authority
-	host     confine.Host
+	host     target.Target
 	c        *state.Container
-	plan     *confine.Plan
+	plan     *bundle.Plan
 	init     string
 }
 
@@ -260,7 +262,7 @@ func (r *run) inPrivateMounts() (int, error) {
 	if err := oci.Apply(spec, r.plan.Confinement); err != nil {
 		return 0, err
 	}
-	if err := r.ask(r.plan.Ask(spec)); err != nil {
+	if err := r.ask(confine.Ask(r.plan, spec)); err != nil {
 		return 0, err
 	}
 	config, err := json.Marshal(spec)
@@ -287,7 +289,7 @@ const firstFD = 3
 // resolve decides what the policy comes to here, with the last step if there is
 // one to hand over.
 func (r *run) resolve(level string) (err error) {
-	req := confine.Request{ID: r.c.ID, Level: level, HostNetwork: r.opts.Net == NetHost}
+	req := bundle.Request{ID: r.c.ID, Level: level, HostNetwork: r.opts.Net == NetHost, Cache: confine.Cache(r.dir)}
 	for _, v := range r.volumes {
 		if !v.readOnly {
 			req.Writable = append(req.Writable, v.dst)
@@ -305,14 +307,14 @@ func (r *run) resolve(level string) (err error) {
 	if req.Profile, err = r.profile(); err != nil {
 		return err
 	}
-	r.plan, err = confine.Resolve(r.host, r.opts.Policy, req)
+	r.plan, err = bundle.Resolve(r.host, r.opts.Policy, req)
 	return err
 }
 
 // profile loads the container's own AppArmor profile where there is AppArmor and
 // the policy wants it.
 func (r *run) profile() (string, error) {
-	if !r.host.AppArmor || r.opts.Policy.AppArmor.Profile == "" {
+	if r.host.AppArmor.On() != target.Yes || r.opts.Policy.AppArmor.Profile == "" {
 		return "", nil
 	}
 	var readOnly, mounts []string
@@ -328,7 +330,10 @@ func (r *run) profile() (string, error) {
 	name, err := profile.Give(profile.Kernel{}, r.dir, r.c, profile.ShapeOf(profile.Kernel{}, r.opts.Policy, mounts), readOnly)
 	if errors.Is(err, profile.ErrDenied) {
 		r.warn(err)
-		err = nil
+		return "", nil
+	}
+	if err == nil && name != "" {
+		r.host.AppArmor = r.host.AppArmor.With(name, "enforce") // the kernel has just taken it
 	}
 	return name, err
 }
@@ -426,7 +431,7 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate.Gate, error) {
 		program.Close()
 		return nil, err
 	}
-	step := *r.plan.Step
+	step := confine.Step(r.plan.Step)
 	step.Gate = true
 	files := []*os.File{program, nil, g.Theirs}
 	if !r.opts.TTY && r.opts.Stderr != nil {
@@ -441,7 +446,7 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate.Gate, error) {
 		}
 		cmd.Stderr = f
 	}
-	if files[1], err = handover.Config(&step, r.plan.StepLabel); err != nil {
+	if files[1], err = handover.Config(step, r.plan.StepLabel); err != nil {
 		program.Close()
 		g.Close()
 		return nil, err

@@ -8,13 +8,15 @@ import (
 	"os"
 	"slices"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
-	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/laststep"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // Errors of domains that are not started.
@@ -37,7 +39,8 @@ const cgroups = "/sys/fs/cgroup"
 
 // situation is what a plan depends on beside the policy and the domain.
 type situation struct {
-	host confine.Host
+	host  target.Target
+	cache bundle.Cache
 	// driver is libvirt's security driver: none, selinux or apparmor.
 	driver string
 	// caps is all that this process can give away.
@@ -93,30 +96,27 @@ func processLabel(d *libvirt.Domain, driver string) (string, error) {
 
 // resolve decides what a policy comes to for a domain that holds a level.
 func resolve(s situation, p policy.Policy, d *libvirt.Domain, id, level string) (*plan, error) {
-	req := confine.Request{ID: id, Level: level, HostNetwork: s.hostNetwork, Init: s.init}
+	req := bundle.Request{ID: id, Level: level, HostNetwork: s.hostNetwork, Init: s.init, Cache: s.cache}
 	for _, f := range d.Filesystems {
 		if !f.ReadOnly && f.Target != "/" {
 			req.Writable = append(req.Writable, f.Target)
 		}
 	}
-	c, err := confine.Resolve(s.host, p, req)
+	c, err := bundle.Resolve(s.host, p, req)
 	if err != nil {
 		return nil, err
 	}
 	given := d.Capabilities() & p.Capabilities & s.caps
-	out := &plan{step: c.Step, label: c.StepLabel, driver: s.driver}
+	out := &plan{step: confine.Step(c.Step), label: c.StepLabel, driver: s.driver}
 	out.edit = libvirt.Edit{Init: s.init, Capabilities: &given, ReadOnlyRoot: p.ReadOnlyRoot}
 	out.step.Gate, out.step.NoNewPrivileges = true, true
 	masked := append(slices.Clone(p.MaskedPaths), cgroups)
 	a := &out.asked
 	*a = effective.State{
-		NoNewPrivileges: true, Landlock: c.Landlock, ReadOnlyRoot: p.ReadOnlyRoot,
+		NoNewPrivileges: true, Landlock: confine.Landlock(c), ReadOnlyRoot: p.ReadOnlyRoot,
 		Capabilities: effective.Capabilities{Bounding: given, Effective: given, Permitted: given, Inheritable: given},
 		MaskedPaths:  slices.Sorted(slices.Values(masked)), ReadOnlyPaths: slices.Sorted(slices.Values(p.ReadOnlyPaths)),
-		Seccomp: effective.Seccomp{Mode: effective.SeccompDisabled},
-	}
-	if c.Seccomp != nil {
-		a.Seccomp = *c.Seccomp
+		Seccomp: confine.Seccomp(c),
 	}
 	// What the kernel puts into /proc and /sys is the same in every container.
 	for _, path := range masked {

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
-	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/svirt"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 const root = "<filesystem type='mount'><source dir='/srv/web'/><target dir='/'/></filesystem>"
@@ -39,9 +39,12 @@ const (
 
 func testSituation() situation {
 	return situation{
-		host: confine.Host{
-			ProcessContext: "system_u:system_r:container_t:s0", FileContext: "system_u:object_r:container_file_t:s0",
-			Loaded: func(string) bool { return false }, Landlock: 7, Seccomp: true, Kernel: "6.12.0",
+		host: target.Target{
+			Kernel: target.Kernel{Release: "6.12.0", Major: 6, Minor: 12}, Arch: "x86_64",
+			SELinux:  target.SELinux{State: target.Off, Mode: "disabled"},
+			AppArmor: target.AppArmor{State: target.Off},
+			Landlock: target.Landlock{State: target.Enforcing, ABI: 7},
+			Seccomp:  target.Seccomp{State: target.Enforcing},
 		},
 		driver: "none", caps: caps.All, init: "/proc/self/fd/3",
 		path: func(p string) string {
@@ -121,7 +124,12 @@ func TestResolveLabels(t *testing.T) {
 		"a label of another day": {false, "none", selinuxLabel, "", "", "none"},
 	} {
 		s := testSituation()
-		s.host.SELinux, s.driver = c.selinux, c.driver
+		if s.driver = c.driver; c.selinux {
+			s.host.SELinux = target.SELinux{
+				State: target.Enforcing, Mode: "enforcing",
+				ProcessContext: target.DefaultProcessContext, FileContext: target.DefaultFileContext,
+			}
+		}
 		p, err := resolve(s, policy.Default(), domain(t, root, c.more), "lxc-web", "s0:c7,c8")
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -139,7 +147,7 @@ func TestResolveLabels(t *testing.T) {
 
 func TestResolveAppArmor(t *testing.T) {
 	s := testSituation()
-	s.host.AppArmor, s.host.Loaded = true, func(p string) bool { return p == "docker-default" }
+	s.host.AppArmor = target.AppArmor{State: target.Enforcing, Loaded: map[string]string{"docker-default": "enforce"}}
 	p, err := resolve(s, policy.Default(), domain(t, root, ""), "lxc-web", "s0:c1,c2")
 	if err != nil || p.step.AppArmor != "docker-default" || p.asked.AppArmor != "docker-default" {
 		t.Errorf("%+v, %v", p, err)

@@ -34,14 +34,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
-	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
 	"github.com/palisade-sec/palisade/internal/handover"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/wrapper"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
@@ -249,9 +250,9 @@ func (l *launch) become(controller, status string) error {
 		return err
 	}
 	s := situation{
-		host: confine.ReadHost(), driver: l.call.value("security"), path: hostPath, init: handover.Path(slot(l.call)),
+		driver: l.call.value("security"), path: hostPath, init: handover.Path(slot(l.call)),
 	}
-	s.host.Cache = l.dir
+	s.cache = confine.Cache(l.dir)
 	if s.caps, err = ownCapabilities(); err != nil {
 		return err
 	}
@@ -265,6 +266,7 @@ func (l *launch) become(controller, status string) error {
 		// Whether it may be missing is the policy's to say.
 		report(fmt.Errorf("warning: domain %s: %w", l.record.ID, err))
 	}
+	s.host = hostfacts.ForLaunch() // with the profile
 	pl, err := resolve(s, l.record.Policy, l.domain, l.record.ID, l.record.Level)
 	if err != nil {
 		return err

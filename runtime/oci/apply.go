@@ -20,8 +20,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
-	"github.com/palisade-sec/palisade/policy"
 )
 
 // Annotations that tell what was applied.
@@ -31,50 +31,10 @@ const (
 	AnnotationLabel  = "io.github.palisade-sec.label"
 )
 
-// Confinement is what is to be put into a configuration: a policy and what was
-// decided about it for this container on this host.
-type Confinement struct {
-	Policy policy.Policy
-	// ID is the holder of the label.
-	ID string
-	// Level is the MCS label that the container holds, also where SELinux is
-	// off.
-	Level string
-	// ProcessLabel and MountLabel are whole SELinux contexts, empty where
-	// SELinux is off: runtimes refuse a label that they cannot set.
-	ProcessLabel string
-	MountLabel   string
-	// AppArmorProfile is the name of a loaded profile, empty for none.
-	AppArmorProfile string
-	// Replaces is the engine's profile whose place AppArmorProfile takes, because
-	// it allows nothing that Replaces denies.
-	Replaces string
-	// Seccomp says who filters system calls.
-	Seccomp SeccompMode
-	// Filter is what goes into the configuration with [SeccompRuntime].
-	Filter *specs.LinuxSeccomp
-	// Init is the path, inside the container, of the last step that runs
-	// before the workload; empty for none.
-	Init string
-}
-
-// SeccompMode says who filters system calls.
-type SeccompMode int
-
-const (
-	// SeccompKeep leaves the filter of the configuration.
-	SeccompKeep SeccompMode = iota
-	// SeccompRuntime gives the OCI runtime [Confinement.Filter].
-	SeccompRuntime
-	// SeccompInit takes the filter out of the configuration, because the last
-	// step inside the container installs one.
-	SeccompInit
-)
-
 var errNoProcess = errors.New("OCI configuration has no process")
 
 // Apply puts c into s. The error is for configurations that run nothing.
-func Apply(s *specs.Spec, c Confinement) error {
+func Apply(s *specs.Spec, c bundle.Confinement) error {
 	if s.Process == nil {
 		return errNoProcess
 	}
@@ -88,11 +48,11 @@ func Apply(s *specs.Spec, c Confinement) error {
 		s.Linux.MountLabel = c.MountLabel
 	}
 	switch c.Seccomp {
-	case SeccompRuntime:
+	case bundle.SeccompRuntime:
 		s.Linux.Seccomp = c.Filter
-	case SeccompInit:
+	case bundle.SeccompInit:
 		s.Linux.Seccomp = nil
-	case SeccompKeep:
+	case bundle.SeccompKeep:
 	}
 	if c.Policy.ReadOnlyRoot && s.Root != nil {
 		s.Root.Readonly = true
@@ -108,7 +68,7 @@ func Apply(s *specs.Spec, c Confinement) error {
 
 // ApplyProcess puts the part of c that belongs to a process into p, the process
 // of a container or of an exec.
-func ApplyProcess(p *specs.Process, c Confinement) {
+func ApplyProcess(p *specs.Process, c bundle.Confinement) {
 	p.Capabilities = meetCapabilities(p.Capabilities, c.Policy.Capabilities)
 	if !c.Policy.Process.NewPrivileges {
 		p.NoNewPrivileges = true

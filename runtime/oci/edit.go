@@ -9,6 +9,8 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/bundle"
 )
 
 // MaxConfig bounds the size of a configuration in bytes. The largest that
@@ -119,7 +121,7 @@ func (t tree) setProcess(p *specs.Process) error {
 
 // Edit is [Apply] on the text of config.json. Members that Apply does not own
 // stay byte for byte what they were; their order may change.
-func Edit(raw []byte, c Confinement) ([]byte, *specs.Spec, error) {
+func Edit(raw []byte, c bundle.Confinement) ([]byte, *specs.Spec, error) {
 	s, err := Decode(raw)
 	if err != nil {
 		return nil, nil, err
@@ -139,7 +141,7 @@ func Edit(raw []byte, c Confinement) ([]byte, *specs.Spec, error) {
 				t.set("readonlyPaths", s.Linux.ReadonlyPaths, false),
 				t.set("mountLabel", s.Linux.MountLabel, false),
 			)
-			if c.Seccomp != SeccompKeep {
+			if c.Seccomp != bundle.SeccompKeep {
 				err = errors.Join(err, t.set("seccomp", s.Linux.Seccomp, false))
 			}
 			return err
@@ -160,7 +162,7 @@ func Edit(raw []byte, c Confinement) ([]byte, *specs.Spec, error) {
 }
 
 // EditProcess is [ApplyProcess] on the text that an exec is given.
-func EditProcess(raw []byte, c Confinement) ([]byte, error) {
+func EditProcess(raw []byte, c bundle.Confinement) ([]byte, error) {
 	p, err := DecodeProcess(raw)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/policy"
 )
@@ -26,18 +27,18 @@ var update = flag.Bool("update", false, "write the golden files")
 // defaults; the list of system calls in a seccomp profile is cut.
 var engines = []string{"runc", "docker", "docker-privileged", "podman", "containerd"}
 
-func confinement(p policy.Policy, mode SeccompMode) Confinement {
-	c := Confinement{
+func confinement(p policy.Policy, mode bundle.SeccompMode) bundle.Confinement {
+	c := bundle.Confinement{
 		Policy: p, ID: "c1", Level: "s0:c3,c9", Seccomp: mode,
 		ProcessLabel: "system_u:system_r:container_t:s0:c3,c9", MountLabel: "system_u:object_r:container_file_t:s0:c3,c9",
 		AppArmorProfile: "docker-default",
 	}
 	switch mode {
-	case SeccompInit:
+	case bundle.SeccompInit:
 		c.Init = "/proc/self/fd/3"
-	case SeccompRuntime:
+	case bundle.SeccompRuntime:
 		c.Filter = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
-	case SeccompKeep:
+	case bundle.SeccompKeep:
 	}
 	return c
 }
@@ -55,9 +56,9 @@ func read(t testing.TB, engine string) []byte {
 // them.
 func TestGolden(t *testing.T) {
 	for _, engine := range engines {
-		for name, c := range map[string]Confinement{
-			"default": confinement(policy.Default(), SeccompInit),
-			"strict":  confinement(policy.Strict(), SeccompRuntime),
+		for name, c := range map[string]bundle.Confinement{
+			"default": confinement(policy.Default(), bundle.SeccompInit),
+			"strict":  confinement(policy.Strict(), bundle.SeccompRuntime),
 		} {
 			t.Run(engine+"/"+name, func(t *testing.T) {
 				raw := read(t, engine)
@@ -90,7 +91,7 @@ func TestGolden(t *testing.T) {
 
 func TestIdempotent(t *testing.T) {
 	for _, engine := range engines {
-		for _, mode := range []SeccompMode{SeccompKeep, SeccompRuntime, SeccompInit} {
+		for _, mode := range []bundle.SeccompMode{bundle.SeccompKeep, bundle.SeccompRuntime, bundle.SeccompInit} {
 			c := confinement(policy.Default(), mode)
 			once, _, err := Edit(read(t, engine), c)
 			if err != nil {
@@ -114,7 +115,7 @@ func TestOnlyTightens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, after, err := Edit(read(t, engine), confinement(policy.Default(), SeccompInit))
+		_, after, err := Edit(read(t, engine), confinement(policy.Default(), bundle.SeccompInit))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +142,7 @@ func TestOnlyTightens(t *testing.T) {
 func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 	const in = `{"ociVersion":"9.9","future":{"a":[1,2.50,1e3]},"process":{"args":["x"],"cwd":"/","user":{"uid":0,"gid":0,"fresh":1},"novel":true},` +
 		`"root":{"path":"r","later":"x"},"linux":{"newer":[{}],"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","unheard":1}}}`
-	out, _, err := Edit([]byte(in), confinement(policy.Default(), SeccompKeep))
+	out, _, err := Edit([]byte(in), confinement(policy.Default(), bundle.SeccompKeep))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 
 func TestEngineLabelStays(t *testing.T) {
 	const in = `{"process":{"args":["x"],"selinuxLabel":"u:r:t:s0:c1,c2","apparmorProfile":"mine"},"linux":{"mountLabel":"u:r:f:s0:c1,c2"}}`
-	_, s, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit))
+	_, s, err := Edit([]byte(in), confinement(policy.Default(), bundle.SeccompInit))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func TestEngineLabelStays(t *testing.T) {
 
 func TestEditProcess(t *testing.T) {
 	const in = `{"terminal":true,"user":{"uid":5},"args":["sh"],"capabilities":{"bounding":["CAP_SYS_ADMIN","CAP_CHOWN"]},"apparmorProfile":"unconfined","odd":[1]}`
-	out, err := EditProcess([]byte(in), confinement(policy.Default(), SeccompInit))
+	out, err := EditProcess([]byte(in), confinement(policy.Default(), bundle.SeccompInit))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +188,7 @@ func TestMalformed(t *testing.T) {
 		{`{}`, "no process"},
 		{`[]`, "line 1"},
 	} {
-		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), SeccompInit))
+		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), bundle.SeccompInit))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v, want %q", tt.in, err, tt.want)
 		}
@@ -203,7 +204,7 @@ func FuzzEdit(f *testing.F) {
 		f.Add(read(f, engine))
 	}
 	f.Add([]byte(`{"process":{},"linux":null,"root":null,"annotations":null}`))
-	c := confinement(policy.Default(), SeccompInit)
+	c := confinement(policy.Default(), bundle.SeccompInit)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		once, _, err := Edit(raw, c)
 		if err != nil {

@@ -7,15 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/selinux"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // AnnotationSELinux on a container asks for an SELinux label, where the engine
@@ -117,56 +117,42 @@ func dockerOptions(s *specs.Spec, id string) ([]string, error) {
 // noLabel are the words with which one asks an engine for no label.
 func noLabel(part string) bool { return part == "disable" || part == "nested" }
 
-// checkRequired refuses to go on without a layer that the host's configuration
-// requires. The error wraps [confine.ErrMissing].
-func checkRequired(layers []string, h confine.Host) error {
-	for _, layer := range layers {
-		switch {
-		case layer == requireSELinux && !h.SELinux, layer == requireAppArmor && !h.AppArmor:
-			return fmt.Errorf("%s, which this host requires, is off: %w", layer, confine.ErrMissing)
-		case layer == requireSELinux && !enforcing():
-			return fmt.Errorf("%s, which this host requires, is permissive: %w", layer, confine.ErrMissing)
-		}
-	}
-	return nil
-}
-
-// enforcing tells whether SELinux enforces its policy.
-func enforcing() bool {
-	b, err := os.ReadFile("/sys/fs/selinux/enforce")
-	return err == nil && string(b) == "1"
-}
-
-// check refuses what the host cannot enforce. The error wraps
-// [confine.ErrMissing].
-func (a asked) check(h confine.Host, s *specs.Spec) error {
-	label := strings.Join(slices.DeleteFunc(slices.Clone(a.selinux), noLabel), " ")
-	by := a.by
+// check refuses what the host cannot enforce: a label where SELinux is off, one
+// that somebody asked for where it only logs, a profile that is not loaded or does
+// not enforce. The error wraps [bundle.ErrMissing].
+func (a asked) check(h target.Target, s *specs.Spec) error {
+	named := strings.Join(slices.DeleteFunc(slices.Clone(a.selinux), noLabel), " ")
+	label, by := named, a.by
 	if s.Process != nil && s.Process.SelinuxLabel != "" {
 		label, by = s.Process.SelinuxLabel, "the configuration"
 	}
-	if label != "" && !h.SELinux {
-		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", label, by, confine.ErrMissing)
+	if label != "" {
+		switch {
+		case h.SELinux.On() == target.No:
+			return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", label, by, bundle.ErrMissing)
+		case h.SELinux.On() == target.Unknown:
+			return fmt.Errorf("SELinux label %q, asked for by %s: could not tell whether SELinux is on: %w", label, by, bundle.ErrMissing)
+		case named != "" && h.SELinux.Enforces() != target.Yes:
+			// The label that an engine gives to every container is no choice.
+			return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is permissive: %w", named, a.by, bundle.ErrMissing)
+		}
 	}
 	if a.apparmor == "" || a.apparmor == "unconfined" {
 		return nil
 	}
-	if !h.AppArmor {
-		return fmt.Errorf("AppArmor profile %q, asked for by %s: AppArmor is off: %w", a.apparmor, a.by, confine.ErrMissing)
-	}
-	if !h.Loaded(a.apparmor) {
-		return fmt.Errorf("AppArmor profile %q, asked for by %s, is not loaded: %w", a.apparmor, a.by, confine.ErrMissing)
+	if err := bundle.CheckProfile(h, a.apparmor); err != nil {
+		return fmt.Errorf("asked for by %s: %w", a.by, err)
 	}
 	return nil
 }
 
 // context is the label that was asked for, where SELinux is on and the engine has
 // not put it into the configuration. Its level is empty when none was asked for.
-func (a asked) context(h confine.Host, s *specs.Spec) (ctx selinux.Context, given bool, err error) {
-	if !h.SELinux || s.Process == nil || s.Process.SelinuxLabel != "" || slices.ContainsFunc(a.selinux, noLabel) {
+func (a asked) context(h target.Target, s *specs.Spec) (ctx selinux.Context, given bool, err error) {
+	if h.SELinux.On() != target.Yes || s.Process == nil || s.Process.SelinuxLabel != "" || slices.ContainsFunc(a.selinux, noLabel) {
 		return ctx, false, nil
 	}
-	if ctx, err = selinux.ParseContext(h.ProcessContext); err != nil {
+	if ctx, err = selinux.ParseContext(h.SELinux.ProcessContext); err != nil {
 		return ctx, false, fmt.Errorf("process context of the host's policy: %w", err)
 	}
 	for _, part := range a.selinux {

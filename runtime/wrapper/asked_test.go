@@ -11,16 +11,24 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // TestAsked asks for a label and a profile in the ways of each engine, on a host
 // that has neither and on hosts that have one of them.
 func TestAsked(t *testing.T) {
 	const id = "0123456789abcdef"
-	none := confine.Host{}
-	se := confine.Host{SELinux: true, ProcessContext: "system_u:system_r:container_t:s0"}
-	aa := confine.Host{AppArmor: true, Loaded: func(p string) bool { return p == "docker-default" }}
+	none := target.Target{SELinux: target.SELinux{State: target.Off, Mode: "disabled"}, AppArmor: target.AppArmor{State: target.Off}}
+	se := none
+	se.SELinux = target.SELinux{State: target.Enforcing, Mode: "enforcing", ProcessContext: target.DefaultProcessContext}
+	permissive := se
+	permissive.SELinux.State, permissive.SELinux.Mode = target.Off, "permissive"
+	unknown := target.Target{}
+	aa := none
+	aa.AppArmor = target.AppArmor{State: target.Enforcing, Loaded: map[string]string{"docker-default": "enforce", "lax": "complain"}}
+	unread := aa
+	unread.AppArmor.Loaded = nil
 	docker := func(t *testing.T, opts string) *specs.Spec {
 		dir := filepath.Join(t.TempDir(), "docker")
 		kept := filepath.Join(dir, "containers", id)
@@ -40,7 +48,7 @@ func TestAsked(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		spec    func(*testing.T) *specs.Spec
-		host    confine.Host
+		host    target.Target
 		refused string // empty for not
 		context string
 	}{
@@ -68,6 +76,15 @@ func TestAsked(t *testing.T) {
 		{"label in the configuration, SELinux", func(*testing.T) *specs.Spec {
 			return &specs.Spec{Process: &specs.Process{SelinuxLabel: "u:r:t:s0:c1,c2"}}
 		}, se, "", ""},
+		{"docker level, permissive", func(t *testing.T) *specs.Spec { return docker(t, `"label=level:s0:c1,c2"`) }, permissive, "SELinux is permissive", "system_u:system_r:container_t:s0:c1,c2"},
+		{"podman disable, permissive", annotated(podmanLabel, "disable"), permissive, "", ""},
+		{"label of the engine, permissive", func(*testing.T) *specs.Spec {
+			return &specs.Spec{Process: &specs.Process{SelinuxLabel: "u:r:t:s0:c1,c2"}}
+		}, permissive, "", ""},
+		{"docker level, unknown", func(t *testing.T) *specs.Spec { return docker(t, `"label=level:s0:c1,c2"`) }, unknown, "could not tell", ""},
+		{"docker profile that only logs", func(t *testing.T) *specs.Spec { return docker(t, `"apparmor=lax"`) }, aa, "complain", ""},
+		{"docker profile, list unread", func(t *testing.T) *specs.Spec { return docker(t, `"apparmor=docker-default"`) }, unread, "could not be read", ""},
+		{"docker profile, unknown", func(t *testing.T) *specs.Spec { return docker(t, `"apparmor=docker-default"`) }, unknown, "cannot be checked", ""},
 		{"profile in the configuration", func(*testing.T) *specs.Spec {
 			return &specs.Spec{Process: &specs.Process{ApparmorProfile: "mine"}}
 		}, none, "the configuration", ""},
@@ -79,7 +96,7 @@ func TestAsked(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = a.check(tt.host, s)
-			if (err != nil) != (tt.refused != "") || err != nil && (!strings.Contains(err.Error(), tt.refused) || !errors.Is(err, confine.ErrMissing)) {
+			if (err != nil) != (tt.refused != "") || err != nil && (!strings.Contains(err.Error(), tt.refused) || !errors.Is(err, bundle.ErrMissing)) {
 				t.Errorf("got %v, want an error with %q", err, tt.refused)
 			}
 			ctx, given, err := a.context(tt.host, s)
@@ -108,7 +125,7 @@ func TestAskedMalformed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := a.context(confine.Host{SELinux: true, ProcessContext: "u:r:t:s0"}, s); err == nil {
+	if _, _, err := a.context(target.Target{SELinux: target.SELinux{State: target.Enforcing, Mode: "enforcing", ProcessContext: "u:r:t:s0"}}, s); err == nil {
 		t.Error("a level that is none is accepted")
 	}
 }

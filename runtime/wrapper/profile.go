@@ -11,19 +11,21 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/palisade-sec/palisade/runtime/confine"
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // profile gives the container an AppArmor profile of its own, unless its engine
 // has chosen one: what engines give to every container is no choice, and is
 // replaced where ours is proven to be at least as tight.
-func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, req *confine.Request) error {
+func (w *wrapper) profile(h *target.Target, c *state.Container, spec *specsSpec, req *bundle.Request) error {
 	if spec.Process != nil {
 		c.EngineProfile = spec.Process.ApparmorProfile
+		req.EngineProfile = c.EngineProfile
 	}
-	if !h.AppArmor || c.Policy.AppArmor.Profile == "" {
+	if h.AppArmor.On() != target.Yes || c.Policy.AppArmor.Profile == "" {
 		return nil
 	}
 	var kernel profile.Kernel
@@ -60,6 +62,8 @@ func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, r
 	req.Profile = name
 	if name == "" {
 		req.Replaces = ""
+	} else if err == nil {
+		h.AppArmor = h.AppArmor.With(name, "enforce") // the kernel has just taken it
 	}
 	return err
 }

@@ -24,16 +24,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/atomicfile"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
-	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/runtime/oci"
-	"github.com/palisade-sec/palisade/internal/launch/profile"
-	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
+	"github.com/palisade-sec/palisade/target"
 )
 
 // AnnotationPolicy on a container picks another built-in policy for it. It can
@@ -212,16 +215,12 @@ func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
 }
 
 func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name string, as atomicfile.File) error {
-	host := confine.ReadHost()
-	host.Cache = w.dir
-	if err := checkRequired(w.cfg.Require, host); err != nil {
-		return err
-	}
+	host := hostfacts.ForLaunch()
 	demand, err := readAsked(spec, c.ID)
 	if err != nil {
 		return err
 	}
-	if demand.apparmor == profile.Name(w.dir, c.ID) || host.AppArmor && c.Policy.AppArmor.Profile != "" && profile.EngineDefault(demand.apparmor) {
+	if demand.apparmor == profile.Name(w.dir, c.ID) || host.AppArmor.On() == target.Yes && c.Policy.AppArmor.Profile != "" && profile.EngineDefault(demand.apparmor) {
 		// This configuration was edited before, or nobody has chosen: a profile of the
 		// container's own is to take the place.
 		demand.apparmor = ""
@@ -245,14 +244,17 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err != nil {
 		return err
 	}
-	req := confine.Request{ID: c.ID, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path()}
+	req := bundle.Request{ID: c.ID, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path(), Cache: confine.Cache(w.dir)}
+	for _, layer := range w.cfg.Require {
+		req.Require = append(req.Require, bundle.Layer(layer))
+	}
 	if spec.Linux != nil {
 		req.Engine = spec.Linux.Seccomp
 	}
-	if err := w.profile(host, c, spec, &req); err != nil {
+	if err := w.profile(&host, c, spec, &req); err != nil {
 		return err
 	}
-	plan, err := confine.Resolve(host, c.Policy, req)
+	plan, err := bundle.Resolve(host, c.Policy, req)
 	if err != nil {
 		return err
 	}
@@ -276,15 +278,16 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if c.Asked, err = json.Marshal(plan.Ask(result)); err != nil {
+	if c.Asked, err = json.Marshal(confine.Ask(plan, result)); err != nil {
 		return err
 	}
 	if plan.Step != nil {
+		step := confine.Step(plan.Step)
 		// Kept for processes that are added later.
-		if err := state.WriteFile(c.Path(state.StepFile), plan.Step.Encode(), 0o600); err != nil {
+		if err := state.WriteFile(c.Path(state.StepFile), step.Encode(), 0o600); err != nil {
 			return err
 		}
-		if err := w.handOver(slot, plan.Step, plan.StepLabel); err != nil {
+		if err := w.handOver(slot, step, plan.StepLabel); err != nil {
 			return err
 		}
 	}
@@ -382,7 +385,7 @@ func (w *wrapper) exec() error {
 		return fmt.Errorf("record of %s: %w", rec.ID, err)
 	}
 	// The labels are the container's own, whatever the host would say today.
-	conf := oci.Confinement{Policy: rec.Policy, ID: rec.ID, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
+	conf := bundle.Confinement{Policy: rec.Policy, ID: rec.ID, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
 	if rec.EngineProfile != asked.AppArmor {
 		conf.Replaces = rec.EngineProfile
 	}
@@ -399,7 +402,7 @@ func (w *wrapper) exec() error {
 			return fmt.Errorf("exec in %s: %w", rec.ID, errNoSlot)
 		}
 		conf.Init = slot.path()
-		if err := w.handOver(slot, step, confine.ReadHost().StepLabel()); err != nil {
+		if err := w.handOver(slot, step, bundle.StepLabel(hostfacts.ForLaunch())); err != nil {
 			return err
 		}
 	}
@@ -424,7 +427,7 @@ func (w *wrapper) exec() error {
 
 // confineExecFlags takes from an exec on the command line what the policy does
 // not allow.
-func (w *wrapper) confineExecFlags(conf oci.Confinement) error {
+func (w *wrapper) confineExecFlags(conf bundle.Confinement) error {
 	var out []string
 	flags := w.call.flags
 	for i := 0; i < len(flags); i++ {

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/seccomp"
+	"github.com/palisade-sec/palisade/target"
+)
+
+// families are the address families by their names in policies.
+//
+// Source: include/linux/socket.h.
+var families = map[string]uint64{
+	"unix": 1, "inet": 2, "ax25": 3, "ipx": 4, "appletalk": 5, "x25": 9,
+	"inet6": 10, "netlink": 16, "packet": 17, "rds": 21, "llc": 26, "can": 29,
+	"tipc": 30, "bluetooth": 31, "rxrpc": 33, "alg": 38, "vsock": 40, "kcm": 41,
+	"qipcrtr": 42, "smc": 43, "xdp": 44, "mctp": 45,
+}
+
+// ErrFamily is the error of an address family without a name here.
+var ErrFamily = errors.New("unknown address family")
+
+// syscallFilter is the filter of p for a container whose bounding set is bounding
+// on the host t. It is nil when p filters nothing.
+func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccomp.LinuxSeccomp, error) {
+	if p.Syscalls.Base == policy.SyscallsNone {
+		return nil, nil
+	}
+	host, err := seccompHost(t)
+	if err != nil {
+		return nil, err
+	}
+	host.Caps = bounding.Names()
+	f, err := seccomp.Docker().Resolve(host)
+	if err != nil {
+		return nil, fmt.Errorf("system call filter: %w", err)
+	}
+	l := f.OCI()
+	drop(l, p.Syscalls.Deny)
+	if p.Process.Ptrace == "none" {
+		drop(l, []string{"ptrace", "process_vm_readv", "process_vm_writev"})
+	}
+	if len(p.Syscalls.Allow) > 0 {
+		drop(l, p.Syscalls.Allow) // an unconditional rule replaces conditional ones
+		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: p.Syscalls.Allow, Action: "SCMP_ACT_ALLOW"})
+	}
+	if p.Network != nil {
+		// The arguments of socketcall are in memory, where no filter sees them.
+		drop(l, []string{"socket", "socketcall"})
+		for _, name := range p.Network.Families {
+			number, ok := families[name]
+			if !ok {
+				return nil, fmt.Errorf("%q: %w", name, ErrFamily)
+			}
+			l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{
+				Names: []string{"socket"}, Action: "SCMP_ACT_ALLOW",
+				Args: []seccomp.LinuxSeccompArg{{Index: 0, Value: number, Op: "SCMP_CMP_EQ"}},
+			})
+		}
+	}
+	return l, nil
+}
+
+// drop takes system calls out of all rules.
+func drop(l *seccomp.LinuxSeccomp, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	kept := l.Syscalls[:0]
+	for _, rule := range l.Syscalls {
+		rule.Names = slices.DeleteFunc(slices.Clone(rule.Names), func(n string) bool { return slices.Contains(names, n) })
+		if len(rule.Names) > 0 {
+			kept = append(kept, rule)
+		}
+	}
+	l.Syscalls = kept
+}
+
+// toSpec is the filter as the runtime specification's Go type.
+func toSpec(l *seccomp.LinuxSeccomp) (*specs.LinuxSeccomp, error) {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	var out specs.LinuxSeccomp
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}

@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfacts
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	toml "github.com/pelletier/go-toml/v2"
+)
+
+// Engines are the names that [Integrate] takes.
+func Engines() []string { return []string{"docker", "podman", "containerd", "crio", "libvirt"} }
+
+// Integration is a plan for one engine.
+type Integration struct {
+	Engine string `json:"engine"`
+	// Snippet is what the engine's configuration needs, for those who write
+	// it themselves.
+	Snippet string `json:"snippet"`
+	// File is the configuration file that the snippet belongs to.
+	File string `json:"file"`
+	// Edits is what would be written; empty when nothing is to be done.
+	Edits []Edit `json:"-"`
+	// Next are the steps that a person takes afterwards.
+	Next []string `json:"next"`
+}
+
+// IntegrateOptions says how.
+type IntegrateOptions struct {
+	// Root stands for /.
+	Root string
+	// Wrapper is the absolute path of palisade-oci, for libvirt of palisade-lxc.
+	Wrapper string
+	// Default makes the wrapper the runtime of containers that ask for none.
+	Default bool
+}
+
+// ErrEngine is the error of an engine that is not known.
+var ErrEngine = errors.New("unknown engine")
+
+// Integrate plans how an engine gets to know the wrapper runtime. It reads the
+// engine's configuration and writes nothing. The formatting of what is there,
+// and its comments, stay.
+func Integrate(engine string, o IntegrateOptions) (Integration, error) {
+	if !filepath.IsAbs(o.Wrapper) || strings.ContainsAny(o.Wrapper, "\x00\n\"\\") {
+		return Integration{}, fmt.Errorf("wrapper runtime %q: want an absolute path without quotes", o.Wrapper)
+	}
+	switch engine {
+	case "docker":
+		return o.docker()
+	case "podman":
+		return o.dropIn("podman", podmanFile, o.podmanSnippet(), []string{
+			"podman run --runtime " + RuntimeName + " IMAGE",
+			"podman info --format '{{.Host.OCIRuntime.Path}}' shows the default runtime",
+		})
+	case "containerd":
+		return o.containerd()
+	case "libvirt":
+		return o.libvirt()
+	case "crio":
+		return o.dropIn("crio", crioFile, o.crioSnippet(), []string{
+			"systemctl restart crio",
+			runtimeClass,
+		})
+	}
+	return Integration{}, fmt.Errorf("%w %q", ErrEngine, engine)
+}
+
+const (
+	dockerFile     = "/etc/docker/daemon.json"
+	podmanFile     = "/etc/containers/containers.conf.d/50-palisade.conf"
+	containerdFile = "/etc/containerd/config.toml"
+	crioFile       = "/etc/crio/crio.conf.d/50-palisade.conf"
+
+	runtimeClass = "Kubernetes: a RuntimeClass with 'handler: " + RuntimeName + "', and runtimeClassName in the pod"
+)
+
+func (o IntegrateOptions) path(name string) string { return filepath.Join(o.Root, name) }
+
+func (o IntegrateOptions) edit(name string, change func(before []byte) ([]byte, error)) ([]Edit, error) {
+	before, err := readConfigFile(o.path(name))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	after, err := change(before)
+	if err != nil {
+		return nil, fmt.Errorf("%s%s: %w", name, position(before, err), err)
+	}
+	e := Edit{Path: name, Before: before, After: after, Backup: name + backupSuffix}
+	if !e.Changes() {
+		return nil, nil
+	}
+	return []Edit{e}, nil
+}
+
+// position is ":LINE:COLUMN" of an error in a text, where the parser tells.
+func position(text []byte, err error) string {
+	var inJSON *json.SyntaxError
+	var inTOML *toml.DecodeError
+	switch {
+	case errors.As(err, &inJSON) && inJSON.Offset > 0 && inJSON.Offset <= int64(len(text)):
+		before := text[:inJSON.Offset-1]
+		return fmt.Sprintf(":%d:%d", bytes.Count(before, []byte("\n"))+1, len(before)-bytes.LastIndexByte(before, '\n'))
+	case errors.As(err, &inTOML):
+		row, column := inTOML.Position()
+		return fmt.Sprintf(":%d:%d", row, column)
+	}
+	return ""
+}
+
+func (o IntegrateOptions) docker() (Integration, error) {
+	runtime := fmt.Sprintf("{\"path\": %q}", o.Wrapper)
+	members := fmt.Sprintf("\"runtimes\": {\n  %q: %s\n}", RuntimeName, runtime)
+	if o.Default {
+		members += fmt.Sprintf(",\n\"default-runtime\": %q", RuntimeName)
+	}
+	i := Integration{
+		Engine: "docker", File: dockerFile,
+		Snippet: "{\n  " + reindent(members, "  ") + "\n}\n",
+		Next: []string{
+			"systemctl reload docker   (or SIGHUP; a new default runtime needs a restart)",
+			"docker run --runtime " + RuntimeName + " IMAGE",
+		},
+	}
+	var err error
+	i.Edits, err = o.edit(dockerFile, func(before []byte) ([]byte, error) {
+		if len(bytes.TrimSpace(before)) == 0 {
+			return []byte(i.Snippet), nil
+		}
+		return dockerAdd(before, o, runtime)
+	})
+	return i, err
+}
+
+func dockerAdd(text []byte, o IntegrateOptions, runtime string) ([]byte, error) {
+	doc, err := parseDocument(text)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := doc.find("runtimes"); ok {
+		inner, err := parseObject(text, m.valueStart)
+		if err != nil {
+			return nil, fmt.Errorf("runtimes %w", err)
+		}
+		if old, has := inner.find(RuntimeName); !has || !sameJSON(text[old.valueStart:old.last], runtime) {
+			text = setMember(text, inner, RuntimeName, runtime)
+		}
+	} else {
+		text = setMember(text, doc, "runtimes", fmt.Sprintf("{\n%s%q: %s\n}", indentStep(text), RuntimeName, runtime))
+	}
+	if o.Default {
+		if doc, err = parseDocument(text); err != nil {
+			return nil, err
+		}
+		text = setMember(text, doc, "default-runtime", strconv.Quote(RuntimeName))
+	}
+	if !json.Valid(text) {
+		return nil, errors.New("the edit would not be valid JSON; add the snippet by hand")
+	}
+	return text, nil
+}
+
+func sameJSON(a []byte, b string) bool {
+	var x, y bytes.Buffer
+	return json.Compact(&x, a) == nil && json.Compact(&y, []byte(b)) == nil && bytes.Equal(x.Bytes(), y.Bytes())
+}
+
+// dockerRemove takes the runtime away from a file that was edited since.
+func dockerRemove(text, original []byte) ([]byte, error) {
+	doc, err := parseDocument(text)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := doc.find("default-runtime"); ok && string(text[m.valueStart:m.last]) == strconv.Quote(RuntimeName) {
+		old := ""
+		if len(original) > 0 {
+			if was, err := parseDocument(original); err == nil {
+				if m, ok := was.find("default-runtime"); ok {
+					old = string(original[m.valueStart:m.last])
+				}
+			}
+		}
+		if old != "" {
+			text = setMember(text, doc, "default-runtime", old)
+		} else {
+			text = removeMember(text, doc, "default-runtime")
+		}
+		if doc, err = parseDocument(text); err != nil {
+			return nil, err
+		}
+	}
+	if m, ok := doc.find("runtimes"); ok {
+		inner, err := parseObject(text, m.valueStart)
+		if err != nil {
+			return nil, fmt.Errorf("runtimes %w", err)
+		}
+		if len(inner.members) == 1 && inner.members[0].key == RuntimeName {
+			text = removeMember(text, doc, "runtimes")
+		} else {
+			text = removeMember(text, inner, RuntimeName)
+		}
+	}
+	return text, nil
+}
+
+const (
+	blockBegin = "# BEGIN palisade: written by 'palisade host integrate', removed by its --undo\n"
+	blockEnd   = "# END palisade\n"
+)
+
+func (o IntegrateOptions) podmanSnippet() string {
+	s := blockBegin
+	if o.Default {
+		s += fmt.Sprintf("[engine]\nruntime = %q\n\n", RuntimeName)
+	}
+	return s + fmt.Sprintf("[engine.runtimes]\n%s = [%q]\n", RuntimeName, o.Wrapper) + blockEnd
+}
+
+func (o IntegrateOptions) crioSnippet() string {
+	s := blockBegin
+	if o.Default {
+		s += fmt.Sprintf("[crio.runtime]\ndefault_runtime = %q\n\n", RuntimeName)
+	}
+	return s + fmt.Sprintf("[crio.runtime.runtimes.%s]\nruntime_path = %q\nruntime_type = \"oci\"\nruntime_root = \"/run/runc\"\n", RuntimeName, o.Wrapper) + blockEnd
+}
+
+// dropIn is the plan for engines that read a folder of files: one of our own.
+func (o IntegrateOptions) dropIn(engine, file, snippet string, next []string) (Integration, error) {
+	i := Integration{Engine: engine, File: file, Snippet: snippet, Next: next}
+	var err error
+	i.Edits, err = o.edit(file, func(before []byte) ([]byte, error) {
+		if before != nil && !bytes.Contains(before, []byte(blockBegin)) {
+			return nil, errors.New("is not Palisade's: move it out of the way")
+		}
+		return []byte(snippet), nil
+	})
+	return i, err
+}
+
+// containerdPlugin is the plugin that has the runtimes, by configuration version.
+var containerdPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+
+func (o IntegrateOptions) containerd() (Integration, error) {
+	i := Integration{Engine: "containerd", File: containerdFile, Next: []string{
+		"systemctl restart containerd",
+		"ctr run --runc-binary " + o.Wrapper + " IMAGE NAME COMMAND",
+		runtimeClass,
+	}}
+	var err error
+	i.Edits, err = o.edit(containerdFile, func(before []byte) ([]byte, error) {
+		var after []byte
+		after, i.Snippet, err = o.containerdAdd(before)
+		return after, err
+	})
+	return i, err
+}
+
+// containerdAdd gives the edited file and the snippet that the edit puts into
+// effect.
+func (o IntegrateOptions) containerdAdd(before []byte) (text []byte, snippet string, err error) {
+	config, version, err := containerdVersion(before)
+	if err != nil {
+		return nil, "", err
+	}
+	plugin := containerdPlugin[version]
+	snippet = o.containerdBlock(plugin, config, o.Default)
+	text = removeBlock(before)
+	withDefault := o.Default
+	if withDefault {
+		var done bool
+		if text, done = setDefaultRuntime(text, plugin); done {
+			withDefault = false
+		}
+	}
+	if before == nil {
+		text = fmt.Appendf(nil, "version = %d\n", version)
+	}
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		text = append(text, '\n')
+	}
+	text = append(text, "\n"+o.containerdBlock(plugin, config, withDefault)...)
+	return text, snippet, checkContainerd(text, plugin, o)
+}
+
+func containerdVersion(text []byte) (map[string]any, int64, error) {
+	var config map[string]any
+	if err := toml.Unmarshal(text, &config); err != nil {
+		return nil, 0, err
+	}
+	// Every containerd since 1.3 reads version 2.
+	version := int64(2)
+	switch v, has := config["version"].(int64); {
+	case has:
+		version = v
+	case len(bytes.TrimSpace(text)) > 0 && config["plugins"] != nil:
+		return nil, 0, errors.New("is of version 1; 'containerd config migrate' makes a new one")
+	case len(config) > 0:
+		return nil, 0, errors.New("has no version; add 'version = 2' as its first line")
+	}
+	if containerdPlugin[version] == "" {
+		return nil, 0, fmt.Errorf("is of version %d; 2 and 3 are known", version)
+	}
+	return config, version, nil
+}
+
+// passedOn is the annotation of a pod that palisade-oci is to see: the policy that
+// the pod asks for, which can only tighten. One that could loosen is not passed on:
+// whoever writes pods is not the host.
+const passedOn = "io.github.palisade-sec.request"
+
+func (o IntegrateOptions) containerdBlock(plugin string, config map[string]any, withDefault bool) string {
+	table := fmt.Sprintf("plugins.%q.containerd", plugin)
+	s := blockBegin
+	if withDefault {
+		s += fmt.Sprintf("[%s]\ndefault_runtime_name = %q\n\n", table, RuntimeName)
+	}
+	s += fmt.Sprintf("[%s.runtimes.%s]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [%q]\n\n[%s.runtimes.%s.options]\nBinaryName = %q\n",
+		table, RuntimeName, passedOn, table, RuntimeName, o.Wrapper)
+	// The wrapper is started as runc is, so it takes runc's cgroup driver.
+	if v, ok := dig(config, "plugins", plugin, "containerd", "runtimes", "runc", "options", "SystemdCgroup").(bool); ok {
+		s += fmt.Sprintf("SystemdCgroup = %t\n", v)
+	}
+	return s + blockEnd
+}
+
+func dig(v any, path ...string) any {
+	for _, key := range path {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = m[key]
+	}
+	return v
+}
+
+func removeBlock(text []byte) []byte {
+	from := bytes.Index(text, []byte(blockBegin))
+	if from < 0 {
+		return bytes.Clone(text)
+	}
+	to := bytes.Index(text[from:], []byte(blockEnd))
+	if to < 0 {
+		return bytes.Clone(text)
+	}
+	to += from + len(blockEnd)
+	// The empty line before the block came with it.
+	if from >= 2 && text[from-1] == '\n' && text[from-2] == '\n' {
+		from--
+	}
+	return slices.Concat(text[:from], text[to:])
+}
+
+// defaultMark remembers the value that a changed line had.
+const defaultMark = " # palisade: was "
+
+// setDefaultRuntime changes the default where the table that has it is there.
+func setDefaultRuntime(text []byte, plugin string) ([]byte, bool) {
+	list := strings.SplitAfter(string(text), "\n")
+	header := -1
+	for i, line := range list {
+		trimmed := strings.TrimSpace(line)
+		if strings.HasPrefix(trimmed, "[") {
+			header = -1
+			if name := strings.ReplaceAll(trimmed, "'", `"`); strings.HasPrefix(name, fmt.Sprintf("[plugins.%q.containerd]", plugin)) {
+				header = i
+				// Behind the header, where no other table begins.
+				continue
+			}
+		}
+		if header < 0 {
+			continue
+		}
+		key, value, ok := strings.Cut(trimmed, "=")
+		if ok && strings.TrimSpace(key) == "default_runtime_name" {
+			indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+			value, _, _ = strings.Cut(strings.TrimSpace(value), defaultMark)
+			if value == strconv.Quote(RuntimeName) {
+				return text, true
+			}
+			list[i] = fmt.Sprintf("%sdefault_runtime_name = %q%s%s\n", indent, RuntimeName, defaultMark, value)
+			return []byte(strings.Join(list, "")), true
+		}
+	}
+	for i, line := range list {
+		if name := strings.ReplaceAll(strings.TrimSpace(line), "'", `"`); strings.HasPrefix(name, fmt.Sprintf("[plugins.%q.containerd]", plugin)) {
+			indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+			list[i] = line + fmt.Sprintf("%s  default_runtime_name = %q%snothing\n", indent, RuntimeName, defaultMark)
+			return []byte(strings.Join(list, "")), true
+		}
+	}
+	return text, false
+}
+
+// unsetDefaultRuntime undoes what setDefaultRuntime did.
+func unsetDefaultRuntime(text []byte) []byte {
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		head, old, marked := strings.Cut(strings.TrimSuffix(line, "\n"), defaultMark)
+		switch {
+		case !marked:
+			b.WriteString(line)
+		case old == "nothing":
+		default:
+			key, _, _ := strings.Cut(head, "=")
+			b.WriteString(key + "= " + old + "\n")
+		}
+	}
+	return []byte(b.String())
+}
+
+// checkContainerd reads the result as containerd would.
+func checkContainerd(text []byte, plugin string, o IntegrateOptions) error {
+	var config map[string]any
+	if err := toml.Unmarshal(text, &config); err != nil {
+		// Not wrapped: its position is one of the edited text.
+		return fmt.Errorf("the edit would not be valid (%s); add the snippet by hand", err.Error())
+	}
+	containerd := dig(config, "plugins", plugin, "containerd")
+	if dig(containerd, "runtimes", RuntimeName, "options", "BinaryName") != o.Wrapper ||
+		o.Default && dig(containerd, "default_runtime_name") != RuntimeName {
+		return errors.New("the edit would not take effect; add the snippet by hand")
+	}
+	return nil
+}
+
+// Disintegrate plans how an engine forgets the wrapper. A file that is still
+// as Palisade left it becomes what it was to the byte; from one that was edited
+// since, only what Palisade put there is taken.
+func Disintegrate(engine string, o IntegrateOptions) (Integration, error) {
+	if engine == "libvirt" {
+		return o.unlibvirt()
+	}
+	file := map[string]string{"docker": dockerFile, "podman": podmanFile, "containerd": containerdFile, "crio": crioFile}[engine]
+	if file == "" {
+		return Integration{}, fmt.Errorf("%w %q", ErrEngine, engine)
+	}
+	i := Integration{Engine: engine, File: file, Next: []string{"restart " + engine}}
+	current, err := readConfigFile(o.path(file))
+	if err != nil {
+		return i, fmt.Errorf("%s: %w", file, err)
+	}
+	original, kept, err := readBackup(o.path(file))
+	if err != nil {
+		return i, fmt.Errorf("%s: %w", file+backupSuffix, err)
+	}
+	e := Edit{Path: file, Before: current, After: current}
+	if current != nil {
+		if e.After, err = without(engine, current, original); err != nil {
+			return i, fmt.Errorf("%s: %w", file, err)
+		}
+		// With our part gone, nothing but the format may be left of a file
+		// that was not there, and the original of one that was.
+		switch {
+		case kept && original == nil && blank(engine, e.After):
+			e.After = nil
+		case kept && original != nil && sameConfig(engine, e.After, original):
+			e.After = original
+		}
+	}
+	if e.Changes() {
+		i.Edits = append(i.Edits, e)
+	}
+	if kept {
+		b, err := readConfigFile(o.path(file + backupSuffix))
+		if err != nil {
+			return i, err
+		}
+		i.Edits = append(i.Edits, Edit{Path: file + backupSuffix, Before: b})
+	}
+	return i, nil
+}
+
+func without(engine string, current, original []byte) ([]byte, error) {
+	if engine == "docker" {
+		return dockerRemove(current, original)
+	}
+	return unsetDefaultRuntime(removeBlock(current)), nil
+}
+
+// blank tells whether a configuration says nothing any more.
+func blank(engine string, text []byte) bool {
+	if engine == "docker" {
+		doc, err := parseDocument(text)
+		return err == nil && len(doc.members) == 0
+	}
+	var config map[string]any
+	if toml.Unmarshal(text, &config) != nil {
+		return false
+	}
+	delete(config, "version")
+	return len(config) == 0 && !bytes.Contains(text, []byte("#"))
+}
+
+func sameConfig(engine string, a, b []byte) bool {
+	if engine == "docker" {
+		return sameJSON(a, string(b))
+	}
+	return bytes.Equal(bytes.TrimSpace(a), bytes.TrimSpace(b))
+}

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfacts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	toml "github.com/pelletier/go-toml/v2"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/palisade-sec/palisade/internal/oracle"
+)
+
+const wrapperPath = "/usr/local/bin/palisade-oci"
+
+// TestIntegrate runs each recorded configuration through plan, write and undo.
+func TestIntegrate(t *testing.T) {
+	files, err := filepath.Glob("testdata/integrate/*.txtar")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d recorded configurations: %v", len(files), err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		t.Run(name, func(t *testing.T) {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			engine, _, _ := strings.Cut(name, "-")
+			comment := string(a.Comment)
+			o := IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath, Default: strings.Contains(comment, "--default")}
+			var before, want []byte
+			for _, f := range a.Files {
+				switch f.Name {
+				case "before":
+					before = f.Data
+				case "want":
+					want = f.Data
+				}
+			}
+			i, err := Integrate(engine, o)
+			path := filepath.Join(o.Root, i.File)
+			if before != nil {
+				if i.File == "" {
+					t.Fatal(err)
+				}
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, before, 0o640); err != nil {
+					t.Fatal(err)
+				}
+				i, err = Integrate(engine, o)
+			}
+			var got []byte
+			switch {
+			case err != nil:
+				got = []byte("error: " + err.Error() + "\n")
+			case len(i.Edits) == 0:
+				got = []byte("nothing to do\n")
+			default:
+				got = i.Edits[0].After
+			}
+			if *update {
+				a.Files = append(a.Files[:len(a.Files)-1], txtar.File{Name: "want", Data: got})
+				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if !bytes.Equal(got, want) {
+				t.Fatalf("got:\n%s", got)
+			}
+			if err != nil {
+				return
+			}
+			checkRoundTrip(t, engine, o, path, before)
+		})
+	}
+}
+
+// checkRoundTrip writes, writes again, and takes back.
+func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string, before []byte) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(plan func(string, IntegrateOptions) (Integration, error)) int {
+		t.Helper()
+		i, err := plan(engine, o)
+		must(err)
+		must(Write(o.Root, i.Edits))
+		return len(i.Edits)
+	}
+	write(Integrate)
+	if n := write(Integrate); n != 0 {
+		t.Errorf("the second time there are %d edits", n)
+	}
+	if before != nil {
+		fi, err := os.Stat(path)
+		must(err)
+		if fi.Mode().Perm() != 0o640 {
+			t.Errorf("mode became %v", fi.Mode())
+		}
+	}
+	write(Disintegrate)
+	after, err := readConfigFile(path)
+	must(err)
+	if !bytes.Equal(after, before) || (after == nil) != (before == nil) {
+		t.Errorf("undo left:\n%s", after)
+	}
+	if left, err := filepath.Glob(filepath.Dir(path) + "/*palisade*"); err != nil || len(left) > 0 && before == nil {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+	if n := write(Disintegrate); n != 0 {
+		t.Errorf("the second undo has %d edits", n)
+	}
+
+	// Edited in between: only our part goes.
+	write(Integrate)
+	text, err := os.ReadFile(path)
+	must(err)
+	if engine == "docker" {
+		doc, err := parseDocument(text)
+		must(err)
+		text = setMember(text, doc, "added-since", "true")
+	} else {
+		text = append([]byte("# added since\n"), text...)
+	}
+	must(os.WriteFile(path, text, 0o640))
+	write(Disintegrate)
+	after, err = os.ReadFile(path)
+	must(err)
+	if !bytes.Contains(after, []byte("added")) || bytes.Contains(after, []byte(wrapperPath)) || bytes.Contains(after, []byte("palisade\"")) {
+		t.Errorf("undo of an edited file left:\n%s", after)
+	}
+}
+
+func TestIntegrateRefuses(t *testing.T) {
+	if _, err := Integrate("lxd", IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath}); !errors.Is(err, ErrEngine) {
+		t.Errorf("lxd: %v", err)
+	}
+	for _, wrapper := range []string{"", "palisade-oci", "/a\"b", "/a\nb"} {
+		if _, err := Integrate("docker", IntegrateOptions{Root: t.TempDir(), Wrapper: wrapper}); err == nil {
+			t.Errorf("wrapper %q was taken", wrapper)
+		}
+	}
+}
+
+func TestWriteSeesChanges(t *testing.T) {
+	root := t.TempDir()
+	o := IntegrateOptions{Root: root, Wrapper: wrapperPath}
+	i, err := Integrate("docker", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, i.File)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, i.Edits); !errors.Is(err, ErrChanged) {
+		t.Errorf("error %v", err)
+	}
+	if text, _ := os.ReadFile(path); string(text) != "{}" {
+		t.Errorf("the file became %s", text)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, i.Edits); err == nil {
+		t.Error("a dangling link was written through")
+	}
+	// A link into another folder stays one.
+	if err := os.WriteFile(filepath.Join(root, "managed.json"), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../managed.json", path); err != nil {
+		t.Fatal(err)
+	}
+	if i, err = Integrate("docker", o); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, i.Edits); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Lstat(path); err != nil || fi.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link became %v (%v)", fi.Mode(), err)
+	}
+}
+
+// TestConfirmDocker starts a Docker daemon with the written file and asks it.
+func TestConfirmDocker(t *testing.T) {
+	dockerd := oracle.Tool(t, "dockerd", "apt: docker.io")
+	docker := oracle.Tool(t, "docker", "apt: docker.io")
+	oracle.Tool(t, "containerd", "apt: containerd")
+	if os.Geteuid() != 0 {
+		t.Skip("not root: no daemon can be started")
+	}
+	// A short path: sockets have at most 108 bytes.
+	dir, err := os.MkdirTemp("", "pal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	o := IntegrateOptions{Root: dir, Wrapper: "/usr/bin/true", Default: true}
+	path := filepath.Join(dir, dockerFile)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("{\n\t\"log-driver\": \"json-file\",\n\t\"runtimes\": {\"other\": {\"path\": \"/usr/bin/false\"}}\n}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	i, err := Integrate("docker", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(dir, i.Edits); err != nil {
+		t.Fatal(err)
+	}
+	socket := "unix://" + dir + "/s"
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	daemon := exec.CommandContext(ctx, dockerd, "--config-file", path, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", socket,
+		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none", "--storage-driver", "vfs")
+	daemon.Cancel = func() error { return daemon.Process.Signal(os.Interrupt) }
+	daemon.WaitDelay = 15 * time.Second
+	var log bytes.Buffer
+	daemon.Stderr = &log
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Wait() }()
+	defer func() { cancel(); <-ended }()
+	var out []byte
+	for range 300 {
+		info := exec.CommandContext(ctx, docker, "-H", socket, "info", "--format", "{{json .Runtimes}} default {{.DefaultRuntime}}")
+		if out, err = info.Output(); err == nil && !bytes.Contains(out, []byte("null default")) {
+			break
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("dockerd ended: %v\n%s", err, log.Bytes())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for _, want := range []string{`"palisade":{"path":"/usr/bin/true"`, `"other":`, "default palisade"} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("docker info has no %s: %s (%v)", want, out, err)
+		}
+	}
+}
+
+func TestConfirmPodman(t *testing.T) {
+	podman := oracle.Tool(t, "podman", "apt: podman")
+	root := t.TempDir()
+	i, err := Integrate("podman", IntegrateOptions{Root: root, Wrapper: "/usr/bin/true", Default: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, i.Edits); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(podman, "--root", filepath.Join(root, "r"), "--runroot", filepath.Join(root, "rr"), "--cgroup-manager=cgroupfs", "--events-backend=file", "--storage-driver=vfs",
+		"info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}")
+	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(root, podmanFile))
+	out, err := cmd.CombinedOutput()
+	if !bytes.Contains(out, []byte("palisade /usr/bin/true")) {
+		t.Errorf("podman info says %s (%v)", out, err)
+	}
+}
+
+func TestConfirmContainerd(t *testing.T) {
+	containerd := oracle.Tool(t, "containerd", "apt: containerd")
+	defaults, err := exec.Command(containerd, "config", "default").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, before := range map[string][]byte{"its own default": defaults, "nothing": nil, "Debian's": []byte("version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/usr/lib/cni\"\n")} {
+		t.Run(name, func(t *testing.T) {
+			o := IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath, Default: true}
+			path := filepath.Join(o.Root, containerdFile)
+			if before != nil {
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, before, 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
+			i, err := Integrate("containerd", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := Write(o.Root, i.Edits); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(containerd, "--config", path, "config", "dump").Output()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, i.Edits[0].After)
+			}
+			var config map[string]any
+			if err := toml.Unmarshal(out, &config); err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, plugin := range containerdPlugin {
+				c := dig(config, "plugins", plugin, "containerd")
+				found = found || dig(c, "runtimes", "palisade", "options", "BinaryName") == wrapperPath && dig(c, "default_runtime_name") == "palisade"
+			}
+			if !found {
+				t.Errorf("containerd does not know the runtime:\n%s", out)
+			}
+		})
+	}
+}
+
+func FuzzDockerAdd(f *testing.F) {
+	for _, seed := range []string{"{}", "{ }", "{\"a\":1}", "{\n  \"runtimes\": {}\n}", "{\"runtimes\":{\"palisade\":{\"path\":\"/x\"}},\"b\":[1,{\"c\":2}]}", "{\"runtimes\":null}", "[]", "{\"a\":1}{", "{\"\\u0072untimes\":{}}"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		o := IntegrateOptions{Wrapper: wrapperPath, Default: true}
+		added, err := dockerAdd(text, o, `{"path": "/w"}`)
+		if err != nil {
+			return
+		}
+		var before, after map[string]any
+		if err := json.Unmarshal(text, &before); err != nil {
+			return // numbers that fit nowhere
+		}
+		if err := json.Unmarshal(added, &after); err != nil {
+			t.Fatalf("%q -> %q: %v", text, added, err)
+		}
+		if dig(after, "runtimes", "palisade", "path") != "/w" || after["default-runtime"] != "palisade" {
+			t.Fatalf("%q -> %q", text, added)
+		}
+		for key := range before {
+			if _, ok := after[key]; !ok {
+				t.Fatalf("%q lost %q: %q", text, key, added)
+			}
+		}
+		removed, err := dockerRemove(added, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(removed) {
+			t.Fatalf("%q -> %q -> %q", text, added, removed)
+		}
+	})
+}
+
+func FuzzContainerd(f *testing.F) {
+	f.Add([]byte("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  default_runtime_name = \"runc\"\n"))
+	f.Add([]byte("version = 3\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		added, _, err := IntegrateOptions{Wrapper: wrapperPath, Default: true}.containerdAdd(text)
+		if err != nil {
+			return
+		}
+		var config map[string]any
+		if err := toml.Unmarshal(added, &config); err != nil {
+			t.Fatalf("%q -> %q: %v", text, added, err)
+		}
+	})
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfacts
+
+import (
+	"context"
+	"os"
+	"reflect"
+	"testing"
+
+	"github.com/palisade-sec/palisade/internal/debian"
+	"github.com/palisade-sec/palisade/internal/vmtest"
+	"github.com/palisade-sec/palisade/selinux/container"
+	"github.com/palisade-sec/palisade/target"
+)
+
+// debianOrder is CONFIG_LSM of Debian's kernel. The kernel takes what it has
+// of it, and of the modules that exclude each other the first. With
+// security=selinux it leaves out the others of these, as selinuxOrder does.
+const (
+	debianOrder  = "lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo,bpf"
+	selinuxOrder = "lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,selinux,bpf"
+)
+
+func TestKernelStatusAppArmor(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{Cmdline: debianOrder}, func(t *testing.T) {
+		s := Read(context.Background(), Options{})
+		checkPreset(t, s, "debian-12-apparmor")
+		if s.AppArmor.State != target.Enforcing || len(s.AppArmor.Features) < 25 || s.AppArmor.Features["domain/stack"] != "yes" {
+			t.Errorf("AppArmor: %+v", s.AppArmor)
+		}
+		if s.AppArmor.DockerDefault != target.No || s.AppArmor.Parser != "" {
+			t.Errorf("AppArmor: %+v", s.AppArmor)
+		}
+		if s.SELinux.State == target.Enforcing || s.SELinux.Mode != "disabled" || s.SELinux.Enable == "" {
+			t.Errorf("SELinux: %+v", s.SELinux)
+		}
+		if s.BPFLSM.Loads != target.Yes {
+			t.Errorf("BPF-LSM: %+v", s.BPFLSM)
+		}
+	})
+}
+
+func TestKernelStatusSELinux(t *testing.T) {
+	var files []vmtest.File
+	if !vmtest.InGuest() {
+		files = []vmtest.File{
+			{Guest: "/plain", Host: debian.Policy(t, "default", nil).Policy},
+			{Guest: "/containers", Host: debian.Policy(t, "default", map[string][]byte{container.Name: container.Module()}).Policy},
+			{Guest: "/etc/selinux/config", Data: []byte("SELINUX=enforcing\nSELINUXTYPE=default\n")},
+		}
+	}
+	vmtest.Run(t, vmtest.Config{Cmdline: selinuxOrder, Files: files}, func(t *testing.T) {
+		// In the order of a boot: no policy, permissive, with the types of
+		// containers, enforcing.
+		s := Read(context.Background(), Options{})
+		if s.SELinux.State != target.Off || s.SELinux.Enable == "" || s.SELinux.ContainerTypes != target.No {
+			t.Errorf("without a policy: %+v", s.SELinux)
+		}
+		load(t, "/plain")
+		s = Read(context.Background(), Options{})
+		if s.SELinux.State != target.Off || s.SELinux.Mode != "permissive" || s.SELinux.MLS != target.Yes || s.SELinux.ContainerTypes != target.No || s.SELinux.PolicyName != "default" {
+			t.Errorf("Debian's policy: %+v", s.SELinux)
+		}
+		if err := os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		s = Read(context.Background(), Options{})
+		checkPreset(t, s, "debian-12-selinux")
+		load(t, "/containers")
+		s = Read(context.Background(), Options{})
+		if s.SELinux.State != target.Enforcing || s.SELinux.ContainerTypes != target.Yes || s.SELinux.PolicyVersion != 33 {
+			t.Errorf("with container types: %+v", s.SELinux)
+		}
+		if s.AppArmor.State == target.Enforcing {
+			t.Errorf("AppArmor beside SELinux: %+v", s.AppArmor)
+		}
+	})
+}
+
+func load(t *testing.T, file string) {
+	t.Helper()
+	policy, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/sys/fs/selinux/load", policy, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkPreset compares what the kernel says with what the preset of its
+// distribution says.
+func checkPreset(t *testing.T, s *Status, name string) {
+	t.Helper()
+	checkForLaunch(t, s)
+	want, _ := target.Preset(name)
+	got := s.Target()
+	if !reflect.DeepEqual(got.LSMs, want.LSMs) {
+		t.Errorf("%s: modules %v, the preset has %v", name, got.LSMs, want.LSMs)
+	}
+	if got.Kernel.Major != want.Kernel.Major || got.Kernel.Minor != want.Kernel.Minor || got.Arch != want.Arch {
+		t.Errorf("%s: kernel %+v", name, got.Kernel)
+	}
+	// The guest has no file with the kernel's configuration, so that
+	// SELinux counts as absent where it is not active; AppArmor tells.
+	if s.Kernel.Config == "" {
+		if want.SELinux.State == target.Off {
+			want.SELinux.State = target.Absent
+		}
+	}
+	for _, c := range []struct{ got, want any }{
+		{got.SELinux, want.SELinux},
+		{got.AppArmor.State, want.AppArmor.State},
+		{got.Landlock.ABI, want.Landlock.ABI},
+		{got.Seccomp, want.Seccomp},
+		{got.BPFLSM, want.BPFLSM},
+		{got.UserNamespaces.Unprivileged, want.UserNamespaces.Unprivileged},
+		{got.Cgroup.Mode, want.Cgroup.Mode},
+		{got.Lockdown, want.Lockdown},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s: %+v, the preset has %+v", name, c.got, c.want)
+		}
+	}
+}

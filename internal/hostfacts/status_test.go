@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfacts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/palisade-sec/palisade/target"
+)
+
+var update = flag.Bool("update", false, "write the results into the golden files")
+
+// plant writes the files of an archive but the wanted ones below a new root.
+func plant(t *testing.T, a *txtar.Archive) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, f := range a.Files {
+		if strings.HasPrefix(f.Name, "want") {
+			continue
+		}
+		path := filepath.Join(root, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		mode := os.FileMode(0o644)
+		if bytes.HasPrefix(f.Data, []byte("#!")) {
+			mode = 0o755
+		}
+		if err := os.WriteFile(path, f.Data, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestStatusOfRecordedHosts(t *testing.T) {
+	files, err := filepath.Glob("testdata/status/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded hosts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := plant(t, a)
+			got, err := json.MarshalIndent(Read(context.Background(), Options{Root: root}), "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(bytes.ReplaceAll(got, []byte(root), nil), '\n')
+			i := slices.IndexFunc(a.Files, func(f txtar.File) bool { return f.Name == "want.json" })
+			if *update {
+				a.Files[i].Data = got
+				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !bytes.Equal(got, a.Files[i].Data) {
+				t.Errorf("status differs; got:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestStatusContract checks the keys that other programs rely on.
+func TestStatusContract(t *testing.T) {
+	text, err := json.Marshal(Read(context.Background(), Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"lsm", "runtimes"} {
+		if _, ok := m[key].([]any); !ok {
+			t.Errorf("%s is %T, want an array", key, m[key])
+		}
+	}
+	for _, key := range []string{"selinux", "apparmor", "landlock", "seccomp", "bpf_lsm", "tee"} {
+		o, ok := m[key].(map[string]any)
+		if !ok {
+			t.Errorf("%s is %T, want an object", key, m[key])
+			continue
+		}
+		state, _ := o["state"].(string)
+		if !slices.Contains([]string{"enforcing", "off", "absent", "unknown"}, state) {
+			t.Errorf("%s.state = %q", key, state)
+		}
+		if o["why"] == "" || o["detail"] == "" && state != "unknown" {
+			t.Errorf("%s lacks its line: %v", key, o)
+		}
+		if state != "enforcing" && state != "unknown" && o["enable"] == nil {
+			t.Errorf("%s is %s and does not say how to turn it on", key, state)
+		}
+	}
+}
+
+// TestConfirmLSMList compares the two ways in which the running kernel tells
+// its active modules.
+func TestConfirmLSMList(t *testing.T) {
+	byCall, err := lsmListModules()
+	if err != nil {
+		t.Skipf("the kernel has no lsm_list_modules: %v", err)
+	}
+	r := newReader(Options{})
+	defer r.done()
+	byFile, source, err := r.lsmList()
+	if err != nil || source != "/sys/kernel/security/lsm" {
+		t.Skipf("securityfs cannot be read: %v", err)
+	}
+	// Modules of integrity are in the file and have no number before 6.13.
+	if !slices.Equal(byCall, byFile) {
+		t.Errorf("lsm_list_modules says %v, securityfs %v", byCall, byFile)
+	}
+}
+
+// TestReadLeavesNothing checks that looking mounts nothing for others to see.
+func TestReadLeavesNothing(t *testing.T) {
+	before, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Skipf("no /proc: %v", err)
+	}
+	fds := openFiles(t)
+	Read(context.Background(), Options{})
+	after, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, after) {
+		t.Errorf("mounts changed:\n%s\n%s", before, after)
+	}
+	if now := openFiles(t); now > fds+2 {
+		t.Errorf("%d files were open, %d are now", fds, now)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// TestForLaunchAgreesWithStatus reads the running kernel in both ways.
+func TestForLaunchAgreesWithStatus(t *testing.T) {
+	checkForLaunch(t, Read(context.Background(), Options{Quick: true}))
+}
+
+// checkForLaunch compares what is read for each container with a whole status.
+func checkForLaunch(t *testing.T, s *Status) {
+	t.Helper()
+	got, want := ForLaunch(), s.Target()
+	// The parts that compilers do not take are left out, and so is whether the
+	// kernel has a module that is not active.
+	if want.SELinux.State == target.Absent {
+		want.SELinux.State = target.Off
+	}
+	if want.AppArmor.State == target.Absent {
+		want.AppArmor.State = target.Off
+	}
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"kernel", got.Kernel, want.Kernel},
+		{"architecture", got.Arch, want.Arch},
+		{"Landlock", got.Landlock, want.Landlock},
+		{"seccomp state", got.Seccomp.State, want.Seccomp.State},
+		{"seccomp actions", got.Seccomp.Actions, want.Seccomp.Actions},
+		{"SELinux state", got.SELinux.State, want.SELinux.State},
+		{"SELinux mode", got.SELinux.Mode, want.SELinux.Mode},
+		{"process context", got.SELinux.ProcessContext, want.SELinux.ProcessContext},
+		{"file context", got.SELinux.FileContext, want.SELinux.FileContext},
+		{"AppArmor state", got.AppArmor.State, want.AppArmor.State},
+		{"profiles", got.AppArmor.Loaded, want.AppArmor.Loaded},
+		{"docker-default", got.AppArmor.DockerDefault, want.AppArmor.DockerDefault},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s: %v for a container, %v in the status", c.what, c.got, c.want)
+		}
+	}
+}
+
+func BenchmarkForLaunch(b *testing.B) {
+	for b.Loop() {
+		ForLaunch()
+	}
+}
+
+// BenchmarkParseProfiles reads the list of a host with a profile for each of 500
+// containers.
+func BenchmarkParseProfiles(b *testing.B) {
+	var list strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&list, "palisade.container-%d.0123456789abcdef (enforce)\n", i)
+	}
+	for b.Loop() {
+		if len(parseProfiles(list.String())) != 500 {
+			b.Fatal("profiles are missing")
+		}
+	}
+}
+
+func TestParseProfiles(t *testing.T) {
+	got := parseProfiles("docker-default (enforce)\n/usr/bin/a b (complain)\nx (y) (kill)\nx//child (unconfined)\nbroken\n(enforce)\n (enforce)\nopen (enforce\n")
+	want := map[string]string{"docker-default": "enforce", "/usr/bin/a b": "complain", "x (y)": "kill", "x//child": "unconfined"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestWithModule(t *testing.T) {
+	tests := []struct {
+		active  []string
+		add     string
+		without []string
+		want    string
+	}{
+		{[]string{"lockdown", "capability", "landlock", "yama", "apparmor", "tomoyo", "bpf"}, "selinux", []string{"apparmor", "tomoyo"}, "lsm=lockdown,landlock,yama,selinux,bpf"},
+		{[]string{"lockdown", "capability", "landlock"}, "apparmor", nil, "lsm=lockdown,landlock,apparmor"},
+		{[]string{"apparmor"}, "apparmor", nil, "lsm=apparmor"},
+		{nil, "selinux", nil, "lsm=selinux"},
+	}
+	for _, test := range tests {
+		if got := withModule(test.active, test.add, test.without...); got != test.want {
+			t.Errorf("withModule(%v, %s) = %s, want %s", test.active, test.add, got, test.want)
+		}
+	}
+}
+
+func TestParseConfig(t *testing.T) {
+	got := parseConfig([]byte("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_LSM=\"a,b\"\n#comment\nX=1\nCONFIG_\n# CONFIG_C is\n"))
+	want := map[string]string{"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_LSM": "a,b"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte("CONFIG_A=y\n# CONFIG_B is not set\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for name := range parseConfig(text) {
+			if !strings.HasPrefix(name, "CONFIG_") {
+				t.Fatalf("%q", name)
+			}
+		}
+	})
+}
+
+func FuzzParseProfiles(f *testing.F) {
+	f.Add("docker-default (enforce)\nx (complain)\na (b) (kill)\n")
+	f.Add(" (enforce)\n()\nx (\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		loaded := parseProfiles(text)
+		if len(loaded) > strings.Count(text, "\n")+1 {
+			t.Fatalf("%d profiles in %q", len(loaded), text)
+		}
+		for name, mode := range loaded {
+			if name == "" || !strings.Contains(text, name+" ("+mode+")") {
+				t.Fatalf("%q (%q) of %q", name, mode, text)
+			}
+		}
+	})
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package confine
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/laststep"
+)
+
+func TestStep(t *testing.T) {
+	if got := Step(nil); got != nil {
+		t.Errorf("of nothing: %+v", got)
+	}
+	got := Step(&bundle.Step{
+		NoNewPrivileges: true, AppArmor: "p",
+		Landlock: &bundle.Landlock{
+			HandledFS: 1, HandledNet: 2, Scoped: 3,
+			Paths: []bundle.PathRule{{Access: 4, Path: "/a"}}, Ports: []bundle.PortRule{{Access: 5, Port: 6}},
+		},
+		Filters: []bundle.Filter{{Flags: 7, Program: []byte("12345678")}, {Program: []byte("abcdefgh")}},
+	})
+	want := &laststep.Config{
+		NoNewPrivileges: true, AppArmor: "p",
+		Landlock: &laststep.Landlock{
+			HandledFS: 1, HandledNet: 2, Scoped: 3,
+			Paths: []laststep.PathRule{{Access: 4, Path: "/a"}}, Ports: []laststep.PortRule{{Access: 5, Port: 6}},
+		},
+		Filters: []laststep.Filter{{Flags: 7, Program: []byte("12345678")}, {Program: []byte("abcdefgh")}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	// A member that is added to a step and forgotten here would be a layer lost.
+	for _, s := range []any{bundle.Step{}, bundle.Landlock{}} {
+		n := map[string]int{"Step": 4, "Landlock": 5}[reflect.TypeOf(s).Name()]
+		if reflect.TypeOf(s).NumField() != n {
+			t.Errorf("%T has %d fields, and %d are converted", s, reflect.TypeOf(s).NumField(), n)
+		}
+	}
+}
+
+func TestAsk(t *testing.T) {
+	s := &specs.Spec{Process: &specs.Process{NoNewPrivileges: true}, Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{}}}
+	p := &bundle.Plan{
+		Seccomp:  &bundle.Filters{Count: 2, SHA256: []string{"b", "a"}},
+		Landlock: &bundle.Domain{ABI: 7, HandledFS: 1, HandledNet: 2, Scoped: 3, Missing: []string{"m"}},
+	}
+	got := Ask(p, s)
+	want := effective.Seccomp{Mode: effective.SeccompFilter, Filters: 3, SHA256: []string{"b", "a"}, InstalledBy: "palisade-init"}
+	if !reflect.DeepEqual(got.Seccomp, want) {
+		t.Errorf("seccomp %+v, want %+v", got.Seccomp, want)
+	}
+	if l := (effective.Landlock{ABI: 7, HandledFS: 1, HandledNet: 2, Scoped: 3, Missing: []string{"m"}}); got.Landlock == nil || !reflect.DeepEqual(*got.Landlock, l) {
+		t.Errorf("Landlock %+v, want %+v", got.Landlock, l)
+	}
+	if got = Ask(&bundle.Plan{}, s); got.Seccomp.Filters != 1 || got.Seccomp.InstalledBy != "runtime" || got.Landlock != nil || !got.NoNewPrivileges {
+		t.Errorf("without a step: %+v", got)
+	}
+}
+
+func TestCache(t *testing.T) {
+	if c := Cache(nil); c.Build == "" || c.Build != Cache(nil).Build {
+		t.Errorf("this program is %q", c.Build)
+	}
+}
