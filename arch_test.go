@@ -48,7 +48,7 @@ var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxt
 var internalLayer = map[string]int{
 	"internal/atomicfile": 2,
 	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/image": 3,
-	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
+	"internal/laststep": 3, "internal/engine/oci": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
 	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
 	"internal/registry/socket": 3, "internal/state": 3,
 }
