@@ -42,16 +42,36 @@ var layers = map[string]int{
 }
 
 // testOnly packages serve tests; no other code may import them.
-var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
+var testOnly = []string{"internal/debian", "internal/escapes", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{
-	"internal/atomicfile": 2,
-	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/hostfacts": 3,
-	"internal/image":    3,
-	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
-	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
-	"internal/registry/socket": 3, "internal/state": 3,
+	"internal/atomicfile":         2,
+	"internal/configfile":         3,
+	"internal/effective":          3,
+	"internal/enable":             3,
+	"internal/engine/lxc":         3,
+	"internal/engine/oci":         3,
+	"internal/engine/run":         3,
+	"internal/freestanding":       3,
+	"internal/gate":               3,
+	"internal/gc":                 3,
+	"internal/handover":           3,
+	"internal/hold":               3,
+	"internal/hostfacts":          3,
+	"internal/image":              3,
+	"internal/integrate":          3,
+	"internal/laststep":           3,
+	"internal/launch":             3,
+	"internal/launch/profile":     3,
+	"internal/observe":            3,
+	"internal/probe":              3,
+	"internal/registry/authority": 3,
+	"internal/registry/bolt":      3,
+	"internal/registry/socket":    3,
+	"internal/state":              3,
+	"internal/strictjson":         2,
+	"internal/witness":            3,
 }
 
 // edges lists imports of the pure layers that are allowed all the same, each

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"slices"
+	"strings"
+)
+
+// parseClap reads a command line by the rules of clap: options and arguments in
+// any order, one-letter options may be joined, a value behind an option does not
+// begin with a dash, and an option that does not collect values stands once.
+//
+// Source: clap_builder 4.6, src/parser/parser.rs, get_matches_with, parse_long_arg,
+// parse_short_arg.
+func parseClap(g *Grammar, args []string) (*Call, error) {
+	return asError(g.clap(args))
+}
+
+func (g *Grammar) clap(args []string) (*Call, *SyntaxError) {
+	c := &Call{Grammar: g}
+	c.Global.table = &g.Options
+	for len(args) > 0 && isDashed(args[0]) {
+		var e *SyntaxError
+		if args, e = c.clapOption(&c.Global, args); e != nil {
+			return nil, e
+		}
+		if c.Help {
+			return c, nil
+		}
+	}
+	// --version is a switch, whatever follows it has to be well-formed too.
+	version := c.Global.Bool("version")
+	c.Global.Delete("version")
+	if len(args) > 0 {
+		if args[0] == "--" {
+			return nil, c.failure(UnknownCommand, "--", "-- before the command")
+		}
+		if e := c.begin(args[0]); e != nil {
+			return nil, e
+		}
+		if e := c.clapCommand(args[1:]); e != nil {
+			return nil, e
+		}
+	}
+	if version {
+		return &Call{Grammar: g, Global: c.Global, Version: true}, nil
+	}
+	c.Help = c.Help || c.command == nil
+	return c, nil
+}
+
+// clapCommand reads the words of a command.
+func (c *Call) clapCommand(args []string) *SyntaxError {
+	var positional []string
+	for len(args) > 0 {
+		word := args[0]
+		after := c.command.ID >= 0 && len(positional) > c.command.ID
+		switch {
+		case word == "--":
+			positional = append(positional, args[1:]...)
+			args = nil
+		case !isDashed(word) || after && c.command.HyphenArgs && !c.clapKnown(word):
+			if c.command.InOrder && after {
+				// What follows belongs to the command in the container.
+				positional = append(positional, args...)
+				args = nil
+				break
+			}
+			positional = append(positional, word)
+			args = args[1:]
+		default:
+			var e *SyntaxError
+			if args, e = c.clapOption(&c.Options, args); e != nil {
+				return e
+			}
+			if c.Help {
+				c.Options.set = nil
+				return nil
+			}
+		}
+	}
+	return c.finish(positional)
+}
+
+// clapKnown reports whether a word with a dash is made of options of the command.
+func (c *Call) clapKnown(word string) bool {
+	if long, ok := strings.CutPrefix(word, "--"); ok {
+		name, _, _ := strings.Cut(long, "=")
+		return c.Options.find(name) != nil
+	}
+	for i := 1; i < len(word); i++ {
+		if argpLetter(*c.Options.table, word[i]) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func isDashed(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
+
+// clapOption reads the option at the front of args.
+func (c *Call) clapOption(o *Options, args []string) (rest []string, e *SyntaxError) {
+	word, args := args[0], args[1:]
+	if long, ok := strings.CutPrefix(word, "--"); ok {
+		name, value, given := strings.Cut(long, "=")
+		i := slices.IndexFunc(*o.table, func(p Option) bool { return p.Name == name || slices.Contains(p.Aliases, name) })
+		if i < 0 {
+			return nil, c.unknown(*o.table, word, name)
+		}
+		return c.clapTake(o, &(*o.table)[i], word, value, given, args)
+	}
+	for i := 1; i < len(word); i++ {
+		opt := argpLetter(*o.table, word[i])
+		if opt == nil {
+			return nil, c.unknown(*o.table, word, "")
+		}
+		if opt.Type == Bool {
+			if strings.HasPrefix(word[i+1:], "=") {
+				return nil, c.failure(UnexpectedValue, word, "option --%s takes no value", opt.Name)
+			}
+			if _, e := c.clapTake(o, opt, word, "", false, nil); e != nil || c.Help {
+				return nil, e
+			}
+			continue
+		}
+		value, equals := strings.CutPrefix(word[i+1:], "=")
+		return c.clapTake(o, opt, word, value, equals || value != "", args)
+	}
+	return args, nil
+}
+
+func (c *Call) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *SyntaxError) {
+	switch {
+	case opt.Type == Bool && given:
+		return nil, c.failure(UnexpectedValue, word, "option --%s takes no value", opt.Name)
+	case opt.Type == Bool:
+		value = "true"
+	case given:
+	case len(args) == 0 || isDashed(args[0]) || args[0] == "--":
+		return nil, c.failure(MissingValue, word, "option %s has no value", quote(word))
+	default:
+		value, args = args[0], args[1:]
+	}
+	if o.Has(opt.Name) && !opt.Repeat && opt.Name != "log" {
+		return nil, c.failure(Repeated, word, "option --%s is given twice", opt.Name)
+	}
+	if e := c.take(o, opt, word, value); e != nil {
+		return nil, e
+	}
+	if opt.Name == "help" {
+		o.Delete("help")
+		c.Help = true
+	}
+	return args, nil
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Detected is what was found out about the runtime at a path.
+type Detected struct {
+	// Runtime is runc, crun or youki.
+	Runtime string `json:"runtime"`
+	// Version is the number that --version prints.
+	Version string `json:"version"`
+	// Reorder is how a runc moves options.
+	Reorder Reorder `json:"reorder,omitempty"`
+	// Output is what --version printed.
+	Output string `json:"output,omitempty"`
+}
+
+// Grammar is the command line of the runtime.
+func (d Detected) Grammar() (*Grammar, error) {
+	switch d.Runtime {
+	case "runc":
+		g := Runc(d.Reorder)
+		g.Version = d.Version
+		return g, nil
+	case "crun":
+		return Crun(d.Version), nil
+	case "youki":
+		g := Youki()
+		g.Version = d.Version
+		return g, nil
+	}
+	return nil, fmt.Errorf("no command line is known for runtime %q", d.Runtime)
+}
+
+// Cache keeps what was detected, by a key that changes with the file. A missing or
+// damaged entry costs two calls of the runtime, no more.
+type Cache interface {
+	Load(key string) (Detected, bool)
+	Store(key string, d Detected)
+}
+
+// UnknownRuntimeError is a program of which it is not known how it reads its
+// command line.
+type UnknownRuntimeError struct {
+	Path string
+	// Output is the beginning of what --version printed.
+	Output string
+	Err    error
+}
+
+func (e *UnknownRuntimeError) Error() string {
+	msg := "detect runtime " + e.Path + ": "
+	switch {
+	case e.Err != nil:
+		msg += "--version: " + e.Err.Error()
+	default:
+		msg += "--version says " + quote(e.Output) + ", want runc, crun or youki"
+	}
+	return msg + "; name one of these with --palisade-runtime or \"runtime\" in the configuration"
+}
+
+func (e *UnknownRuntimeError) Unwrap() error { return e.Err }
+
+const (
+	detectTimeout = 5 * time.Second
+	maxVersion    = 4096
+)
+
+// Detect finds out which runtime the program at an absolute path is, by asking it
+// for its version; so a script that executes runc is runc. The answer is kept in
+// the cache, which may be nil, under the path and the identity of the file. A
+// script is kept too: the file that it executes may be exchanged below it, but not
+// for a runtime of another kind, which its administrator would have to mean.
+//
+// The error is an [*UnknownRuntimeError], or one of looking at the file.
+func Detect(path string, cache Cache) (*Grammar, Detected, error) {
+	key, err := identity(path)
+	if err != nil {
+		return nil, Detected{}, err
+	}
+	if cache != nil {
+		if d, ok := cache.Load(key); ok {
+			if g, err := d.Grammar(); err == nil {
+				return g, d, nil
+			}
+		}
+	}
+	d, err := ask(path)
+	if err != nil {
+		return nil, Detected{}, err
+	}
+	g, err := d.Grammar()
+	if err != nil {
+		return nil, Detected{}, &UnknownRuntimeError{Path: path, Output: d.Output}
+	}
+	if cache != nil {
+		cache.Store(key, d)
+	}
+	return g, d, nil
+}
+
+// identity names a file as it is now.
+func identity(path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("detect runtime %s: not an absolute path", path)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("detect runtime: %w", err)
+	}
+	if !fi.Mode().IsRegular() {
+		return "", fmt.Errorf("detect runtime %s: not a file", path)
+	}
+	var dev, ino uint64
+	var changed syscall.Timespec
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		dev, ino, changed = uint64(st.Dev), st.Ino, st.Ctim
+	}
+	return fmt.Sprintf("%s %d:%d %d %d %d.%09d", path, dev, ino, fi.Size(), fi.ModTime().UnixNano(), changed.Sec, changed.Nsec), nil
+}
+
+// ask runs the program.
+func ask(path string) (Detected, error) {
+	out, err := query(path, "--version")
+	d := Detected{Output: out}
+	first, _, _ := strings.Cut(out, "\n")
+	// "runc version 1.1.5+ds1", "crun version 1.8.1", "youki version: 0.5.7"
+	words := strings.Fields(strings.Replace(first, "version:", "version", 1))
+	if len(words) >= 3 && words[1] == "version" {
+		d.Runtime, d.Version = strings.ToLower(words[0]), words[2]
+	} else if err != nil {
+		return d, &UnknownRuntimeError{Path: path, Output: out, Err: err}
+	}
+	if d.Runtime == "runc" {
+		d.Reorder = askReorder(path)
+	}
+	return d, nil
+}
+
+// askReorder finds out how a runc moves options. A word with a dash that is no
+// option of the command is one argument too many for the one way and an unknown
+// option for the other; neither does anything.
+func askReorder(path string) Reorder {
+	out, err := query(path, "list", "palisade", "-zz")
+	var exit *exec.ExitError
+	switch {
+	case !errors.As(err, &exit):
+	case strings.Contains(out, "flag provided but not defined: -zz"):
+		return ReorderDash
+	case strings.Contains(out, "requires exactly 0 argument"):
+		return ReorderKnown
+	}
+	return ReorderUnknown
+}
+
+// query runs the program and returns the beginning of what it prints.
+func query(path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), detectTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = detectTimeout
+	cmd.Env = CleanEnvironment(os.Environ())
+	cmd.Dir = "/"
+	out := &limited{}
+	cmd.Stdout, cmd.Stderr = out, out
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("no answer within %v", detectTimeout)
+	}
+	return out.String(), err
+}
+
+// limited keeps the first bytes that are written to it.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if left := maxVersion - l.Len(); left > 0 {
+		l.Buffer.Write(p[:min(left, len(p))])
+	}
+	return len(p), nil
+}

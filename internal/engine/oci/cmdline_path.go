@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"path"
+	"strings"
+)
+
+// Dirs are the folders that relative paths of a command line are relative to, as
+// absolute paths.
+type Dirs struct {
+	// Caller is the working directory of the caller.
+	Caller string
+	// Bundle is the bundle of the command line, as [Call.BundleDir] returns it.
+	Bundle string
+	// Container is the bundle that the runtime recorded for the container.
+	Container string
+}
+
+func (d Dirs) of(b Base) string {
+	switch b {
+	case Caller:
+		return d.Caller
+	case Bundle:
+		return d.Bundle
+	case Container:
+		return d.Container
+	}
+	return ""
+}
+
+// join keeps the path as it is behind the folder: ".." after a symbolic link means
+// what it means to the kernel.
+func join(dir, name string) string {
+	if path.IsAbs(name) || dir == "" {
+		return name
+	}
+	return strings.TrimSuffix(dir, "/") + "/" + name
+}
+
+// base is the base of the path of one option. The path may have a prefix that
+// belongs to the option.
+func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
+	b = opt.Path
+	if in, ok := opt.PathIn[c.Command]; ok {
+		b = in
+	}
+	if literal, ok := opt.Literal[value]; ok {
+		b = literal
+	}
+	if b == Container && c.Value("process") != "" {
+		b = Caller // runc stays where it is
+	}
+	if c.Grammar.Syntax == SyntaxArgp && opt.Name == "log" {
+		kind, rest, given := strings.Cut(value, ":")
+		switch {
+		case given && kind == "file":
+			return b, "file:", rest
+		case given && (kind == "syslog" || kind == "journald"):
+			return NoPath, "", value
+		}
+	}
+	return b, "", value
+}
+
+// BundleDir is the bundle of the command line as an absolute path: that of the
+// option, or the caller's directory.
+func (c *Call) BundleDir(caller string) string {
+	if v := c.Value("bundle"); v != "" {
+		return join(caller, v)
+	}
+	return caller
+}
+
+// ConfigFile is the configuration that create and run read. d.Bundle has to be
+// [Call.BundleDir].
+func (c *Call) ConfigFile(d Dirs) string {
+	if c.Value("config") == "" {
+		return join(d.Bundle, "config.json")
+	}
+	return c.Path("config", d)
+}
+
+// Path is the path that an option of the command names, as an absolute path where
+// the folder is known. It is empty when the option is not given or is no path.
+func (c *Call) Path(name string, d Dirs) string { return c.path(&c.Options, name, d) }
+
+// GlobalPath is Path for an option before the command.
+func (c *Call) GlobalPath(name string, d Dirs) string { return c.path(&c.Global, name, d) }
+
+func (c *Call) path(o *Options, name string, d Dirs) string {
+	opt := o.find(name)
+	if opt == nil || o.Value(name) == "" {
+		return ""
+	}
+	b, _, p := c.base(opt, o.Value(name))
+	if b == NoPath {
+		return ""
+	}
+	return join(d.of(b), p)
+}
+
+// MakeAbsolute makes each relative path absolute that depends on a folder of d, so
+// that the command line means the same after its bundle was replaced. A folder that
+// the runtime would take from the bundle by default is made explicit.
+//
+// A path that is relative to a checkpoint or to the runtime's own state stays.
+func (c *Call) MakeAbsolute(d Dirs) {
+	for _, o := range []*Options{&c.Global, &c.Options} {
+		for i := range o.set {
+			s := &o.set[i]
+			if s.value == "" {
+				continue
+			}
+			if b, prefix, p := c.base(s.opt, s.value); d.of(b) != "" {
+				s.value = prefix + join(d.of(b), p)
+			}
+		}
+	}
+	if c.command == nil || c.Help {
+		return
+	}
+	for i := range c.command.Options {
+		if opt := &c.command.Options[i]; opt.Default != "" && !c.Has(opt.Name) && d.of(opt.Path) != "" {
+			c.Options.set = append(c.Options.set, setting{opt, join(d.of(opt.Path), opt.Default)})
+		}
+	}
+}
+
+// Log is where the runtime writes its messages and whether as JSON. The path is
+// empty when that is no file.
+func (c *Call) Log(d Dirs) (file string, asJSON bool) {
+	return c.GlobalPath("log", d), c.Global.Value("log-format") == "json"
+}
