@@ -50,7 +50,7 @@ var internalLayer = map[string]int{
 	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/image": 3,
 	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
 	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
-	"internal/registry/socket": 3, "internal/state": 3,
+	"internal/registry/socket": 3, "internal/state": 3, "internal/witness": 3, "internal/gc": 3,
 }
 
 // edges lists imports of the pure layers that are allowed all the same, each

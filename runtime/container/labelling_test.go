@@ -17,7 +17,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/internal/state"
 	policy "github.com/palisade-sec/palisade/selinux/container"
@@ -298,7 +298,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 	}
 	registry := &svirt.Registry{Store: &svirt.Memory{}}
 	start := func(id string) *run {
-		c, err := dir.Create(state.Record{ID: id, Engine: delegate.EnginePalisade})
+		c, err := dir.Create(state.Record{ID: id, Engine: gc.EnginePalisade})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +331,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 		}
 	}
 	has("file", a.plan.MountLabel)
-	if err := delegate.Forget(registry, a.c); err != nil {
+	if err := gc.Forget(registry, a.c); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := registry.List(); err != nil || list[0].State != svirt.Draining || len(list[0].Content) != 1 {

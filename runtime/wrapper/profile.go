@@ -23,7 +23,7 @@ func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, r
 	if spec.Process != nil {
 		c.EngineProfile = spec.Process.ApparmorProfile
 	}
-	if !h.AppArmor || c.Policy.AppArmor.Profile == "" {
+	if !h.AppArmor || w.made.AppArmor.Profile == "" {
 		return nil
 	}
 	var kernel profile.Kernel
@@ -31,10 +31,10 @@ func (w *wrapper) profile(h confine.Host, c *state.Container, spec *specsSpec, r
 	for _, m := range spec.Mounts {
 		mounts = append(mounts, m.Destination)
 	}
-	shape := profile.ShapeOf(kernel, c.Policy, mounts)
+	shape := profile.ShapeOf(kernel, w.made, mounts)
 	switch engine := c.EngineProfile; {
 	case engine == "", engine == "unconfined":
-	case engine == profile.Name(w.dir, c.ID):
+	case engine == profile.Name(w.dir, c.Key):
 		req.Replaces = engine // this configuration was edited before
 	case !profile.EngineDefault(engine):
 		return nil
