@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/observe"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
@@ -127,7 +127,7 @@ func (w *watch) look() {
 		w.say(err.Error())
 	}
 	if w.dir != nil {
-		if _, err := delegate.CollectProfiles(w.dir, w.r); err != nil {
+		if _, err := gc.CollectProfiles(w.dir, w.r); err != nil {
 			w.say(err.Error())
 		}
 	}

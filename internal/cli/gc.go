@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/image"
 	"github.com/palisade-sec/palisade/internal/state"
 )
@@ -21,16 +21,19 @@ func newGCCommand(e *env) *cobra.Command {
 		Short: "Clean up behind containers whose palisade was killed",
 		Long: `Ends and removes containers whose 'palisade run' is gone, and forgets containers
 that their engine has deleted. Frees their labels, unless content outside the
-container still carries one, and unloads their AppArmor profiles. Containers in use are left alone.`,
+container still carries one, and unloads their AppArmor profiles. Containers in use are left alone.
+
+A container whose record cannot be read, or whose runtime does not answer, stays with
+its label and is reported: nothing shows that it has ended.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := openState()
 			if err != nil {
 				return err
 			}
-			collected, err := delegate.Collect(dir, registry(dir))
+			collected, err := gc.Collect(dir, registry(dir))
 			got := struct {
-				delegate.Collected
+				gc.Collected
 				Images []string `json:"images"`
 			}{collected, []string{}}
 			if images {
@@ -47,8 +50,14 @@ container still carries one, and unloads their AppArmor profiles. Containers in 
 					fmt.Fprintln(e.stdout, id)
 				}
 			}
+			for _, k := range got.Kept {
+				e.warnf("%s", oneLine(k.String()))
+			}
 			if err != nil {
 				return fail(err).hint("what could be removed was; run it again when the cause is gone")
+			}
+			if n := len(got.Kept); n > 0 {
+				return fail(fmt.Errorf("%d of the containers may still be in use", n)).hint("the warnings say what to do about each; what could be removed was")
 			}
 			return nil
 		},

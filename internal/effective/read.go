@@ -208,6 +208,17 @@ func labels(proc string) (selinux, apparmor string, err error) {
 	return selinux, apparmor, err
 }
 
+// Labels are the SELinux context and the AppArmor profile of a process, the latter
+// with its mode; empty for none. The error wraps [ErrGone].
+func Labels(pid int) (selinux, apparmor string, err error) {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	selinux, apparmor, err = labels(proc)
+	if _, serr := os.Stat(proc); serr != nil {
+		return "", "", fmt.Errorf("process %d: %w", pid, gone(serr))
+	}
+	return selinux, apparmor, err
+}
+
 // namespaces lists the kinds that the process does not share with us.
 func namespaces(proc string) ([]string, error) {
 	out := []string{}

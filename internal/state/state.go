@@ -2,15 +2,17 @@
 
 // Package state keeps what Palisade knows about containers in a folder.
 //
-// Each container has a folder of its own with a record in it. A folder appears
-// under its name only when it is whole, and whoever works with a container holds
-// a lock on it for as long; so what a process left behind that was killed at any
-// instruction is told from what is in use, and [Dir.Sweep] hands it out to be
-// cleaned up.
+// Each container has a folder with a sealed [Record] in it. A folder appears under
+// its name only when it is whole, and whoever works with a container holds a lock
+// on it meanwhile. So what a killed process left behind is told from what is in
+// use, and [Dir.Sweep] hands it out to be cleaned up.
+//
+// A container is known by the folder in which its runtime keeps it and its ID
+// there; see [Dir.Lookup]. A record that cannot be read is [ErrDamaged], never
+// [ErrNotFound]: the container that it describes may still run.
 package state
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +25,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/internal/atomicfile"
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
@@ -42,46 +43,10 @@ var (
 	// ErrBusy says that another process works with the container.
 	ErrBusy = errors.New("container is in use by another process")
 	// ErrName says that a name cannot be a container's.
-	ErrName = errors.New("a name is up to 128 letters, digits, '_', '+', '.' and '-', and begins with none of the last two")
+	ErrName = errors.New("an ID is up to 1024 letters, digits, '_', '+', ',', '.' and '-', and neither '.' nor '..'")
+	// ErrAmbiguous says that several containers have the name.
+	ErrAmbiguous = errors.New("several containers have that ID")
 )
-
-// Record is what is known about one container.
-type Record struct {
-	ID string `json:"id"`
-	// Engine says who made the container: "palisade" for palisade run, "oci"
-	// for an engine that called palisade-oci, "libvirt" for a domain of libvirt's
-	// LXC driver.
-	Engine string        `json:"engine"`
-	Policy policy.Policy `json:"policy"`
-	// Level is the MCS label it holds.
-	Level   string    `json:"level"`
-	Created time.Time `json:"created"`
-	Runtime Runtime   `json:"runtime"`
-	Bundle  string    `json:"bundle"`
-	// Controller is the process with which a domain of libvirt lives and ends,
-	// Init the first process inside.
-	Controller *Process `json:"controller,omitempty"`
-	Init       *Process `json:"init,omitempty"`
-	// Image is the root of the unpacked image that it uses, if any.
-	Image   string   `json:"image,omitempty"`
-	Command []string `json:"command"`
-	// Labelled tells whether content outside the container's own folder
-	// carries its label, so that the label must not be given out again.
-	Labelled bool `json:"labelled,omitempty"`
-	// Asked is what is to be in force, in the form of package effective.
-	Asked json.RawMessage `json:"asked,omitempty"`
-	// Profile is the container's own AppArmor profile, to be unloaded with it;
-	// EngineProfile the one that its engine has asked for.
-	Profile       string `json:"profile,omitempty"`
-	EngineProfile string `json:"engine_profile,omitempty"`
-}
-
-// Runtime is how the OCI runtime that keeps the container is called.
-type Runtime struct {
-	Path string `json:"path"`
-	// Args stand before the command: --root and what else is global.
-	Args []string `json:"args,omitempty"`
-}
 
 // Dir is a state directory.
 type Dir struct{ root string }
@@ -166,24 +131,17 @@ func (d *Dir) Images() string { return filepath.Join(d.root, "images") }
 
 func (d *Dir) containers() string { return filepath.Join(d.root, "containers") }
 
-// ValidName tells whether a name can be a container's.
-func ValidName(name string) bool {
-	for i, c := range []byte(name) {
-		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !alnum && c != '_' && c != '+' && (i == 0 || c != '.' && c != '-') {
-			return false
-		}
-	}
-	return len(name) >= 1 && len(name) <= 128
-}
-
-// Container is one container's folder, locked against everybody else until
+// Container is one container's folder, locked against all other processes until
 // Close or Remove.
 type Container struct {
 	Record
-	dir  *Dir
-	path string
-	lock *os.File
+	// Damaged is why the record cannot be read, nil when it was. Record then holds
+	// the claim, which was written when the folder was made, or no more than the
+	// key. It wraps [ErrDamaged].
+	Damaged error
+	dir     *Dir
+	path    string
+	lock    *os.File
 }
 
 // Path is a file or folder in the container's folder.
@@ -191,12 +149,12 @@ func (c *Container) Path(elem ...string) string {
 	return filepath.Join(append([]string{c.path}, elem...)...)
 }
 
-// newPrefix begins the names of folders that are not yet whole. No container's
-// name can begin so.
-const newPrefix = ".new-"
-
-// oldPrefix begins the names of folders that are on their way out.
-const oldPrefix = ".old-"
+// Folders that are not yet whole, and those on their way out, have names that begin
+// so. No key does.
+const (
+	newPrefix = ".new-"
+	oldPrefix = ".old-"
+)
 
 // guard takes the lock on the set of containers: shared to add one, exclusive to
 // look for leftovers.
@@ -225,11 +183,15 @@ func lockFile(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// Create claims r.ID and writes the record. The error wraps [ErrExists] or
-// [ErrName].
+// Create claims the container and writes its record. The error wraps [ErrExists]
+// or [ErrName].
 func (d *Dir) Create(r Record) (_ *Container, err error) {
-	if !ValidName(r.ID) {
-		return nil, fmt.Errorf("name %q: %w", r.ID, ErrName)
+	if !ValidID(r.ID) {
+		return nil, fmt.Errorf("ID %.64q: %w", r.ID, ErrName)
+	}
+	r.Version = Version
+	if err := d.remember(r.Runtime); err != nil {
+		return nil, err
 	}
 	guard, err := d.guard(unix.LOCK_SH)
 	if err != nil {
@@ -250,30 +212,74 @@ func (d *Dir) Create(r Record) (_ *Container, err error) {
 	if c.lock, err = lockFile(filepath.Join(tmp, "lock"), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, err
 	}
-	if err := c.Save(); err != nil {
+	if err := markBoot(tmp); err != nil {
 		return nil, err
 	}
-	final := filepath.Join(d.containers(), r.ID)
-	switch err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, final, unix.RENAME_NOREPLACE); err {
-	case nil:
-		c.path = final
-		return c, nil
-	case unix.EEXIST:
-		return nil, fmt.Errorf("container %s: %w", r.ID, ErrExists)
-	default:
-		return nil, &os.LinkError{Op: "rename", Old: tmp, New: final, Err: err}
+	for _, name := range []string{claimFile, recordFile} {
+		b, err := seal(&c.Record)
+		if err != nil {
+			return nil, err
+		}
+		if err := WriteFile(c.Path(name), b, 0o600); err != nil {
+			return nil, err
+		}
 	}
+	if c.Key, err = d.place(tmp, r); err != nil {
+		return nil, err
+	}
+	c.path = filepath.Join(d.containers(), c.Key)
+	return c, nil
 }
 
-const recordFile = "record.json"
+// place gives a new folder the first key of its container that is free, and
+// refuses one that the state directory has under another.
+func (d *Dir) place(tmp string, r Record) (string, error) {
+	// Between the looks no other process may take or give a key.
+	names, err := lockFile(filepath.Join(d.root, "names.lock"), unix.LOCK_EX)
+	if err != nil {
+		return "", err
+	}
+	defer names.Close()
+	keys := keysOf(r.Runtime.Root, r.ID)
+	switch old, err := d.Lookup(r.Runtime.Root, r.ID); {
+	case err == nil:
+		return "", fmt.Errorf("container %s: %w", old.Key, ErrExists)
+	case errors.Is(err, ErrDamaged):
+		return "", fmt.Errorf("container %s: %w", r.ID, errors.Join(ErrExists, err))
+	case !errors.Is(err, ErrNotFound):
+		return "", err
+	}
+	for _, key := range keys {
+		final := filepath.Join(d.containers(), key)
+		switch err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, final, unix.RENAME_NOREPLACE); err {
+		case nil:
+			return key, nil
+		case unix.EEXIST: // of another runtime root
+		default:
+			return "", &os.LinkError{Op: "rename", Old: tmp, New: final, Err: err}
+		}
+	}
+	return "", fmt.Errorf("container %s: %w", r.ID, ErrExists)
+}
 
-// Save writes the record, whole or not at all.
+// Names of files in a container's folder. The claim is the record as it was when
+// the folder was made, and does not change.
+const (
+	recordFile = "record.json"
+	claimFile  = "claim.json"
+)
+
+// Save writes the record, whole or not at all. A damaged record stays as it is.
 func (c *Container) Save() error {
-	b, err := json.MarshalIndent(c.Record, "", "  ")
+	if c.Damaged != nil {
+		return c.Damaged
+	}
+	c.Version = Version
+	b, err := seal(&c.Record)
 	if err != nil {
 		return err
 	}
-	return WriteFile(c.Path(recordFile), append(b, '\n'), 0o600)
+	return WriteFile(c.Path(recordFile), b, 0o600)
 }
 
 // WriteFile replaces the file at path so that a reader, and whoever comes after a
@@ -345,73 +351,36 @@ func (c *Container) Remove() error {
 // its workload does.
 const StepFile = "step"
 
-// Step reads what the last step of a container does, nil when it has none.
-func (d *Dir) Step(id string) (*laststep.Config, error) {
-	b, err := os.ReadFile(filepath.Join(d.containers(), id, StepFile))
-	if errors.Is(err, fs.ErrNotExist) {
+// SaveStep keeps what the last step does for processes that are added later, and
+// its digest in the record, which the caller then saves.
+func (c *Container) SaveStep(step *laststep.Config) error {
+	b := step.Encode()
+	if err := WriteFile(c.Path(StepFile), b, 0o600); err != nil {
+		return err
+	}
+	c.Step = Digest(b)
+	return nil
+}
+
+// Step reads what the last step of a container does, nil when its record says that
+// it has none. A file that is absent or another wraps [ErrDamaged].
+func (d *Dir) Step(r Record) (*laststep.Config, error) {
+	if r.Step == "" {
 		return nil, nil
-	} else if err != nil {
-		return nil, err
 	}
-	c, err := laststep.Decode(b)
+	path := filepath.Join(d.containers(), r.Key, StepFile)
+	b, err := readBounded(path)
+	if err == nil && Digest(b) != r.Step {
+		err = errors.New("it is not the file that the record names")
+	}
+	var step *laststep.Config
+	if err == nil {
+		step, err = laststep.Decode(b)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+		return nil, &DamagedError{Key: r.Key, Folder: filepath.Dir(path), File: StepFile, Cause: err}
 	}
-	return c, nil
-}
-
-// Get reads the record of a container without taking its lock. A prefix of the
-// name will do when it fits only one. The error wraps [ErrNotFound].
-func (d *Dir) Get(name string) (Record, error) {
-	if !ValidName(name) {
-		return Record{}, fmt.Errorf("%q: %w", name, ErrNotFound)
-	}
-	if r, err := d.read(name); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return r, err
-	}
-	names, err := d.names()
-	if err != nil {
-		return Record{}, err
-	}
-	var fits []string
-	for _, n := range names {
-		if strings.HasPrefix(n, name) {
-			fits = append(fits, n)
-		}
-	}
-	switch len(fits) {
-	case 0:
-		return Record{}, fmt.Errorf("%q: %w", name, ErrNotFound)
-	case 1:
-		return d.read(fits[0])
-	}
-	return Record{}, fmt.Errorf("%q fits %d containers, among them %s and %s: %w", name, len(fits), fits[0], fits[1], ErrNotFound)
-}
-
-// maxRecord bounds a record in bytes.
-const maxRecord = 4 << 20
-
-func (d *Dir) read(name string) (Record, error) {
-	path := filepath.Join(d.containers(), name, recordFile)
-	fi, err := os.Lstat(path)
-	if err != nil {
-		return Record{}, err
-	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxRecord {
-		return Record{}, fmt.Errorf("record %s: not a file of at most %d bytes", path, maxRecord)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return Record{}, err
-	}
-	var r Record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return Record{}, fmt.Errorf("record %s: %w", path, err)
-	}
-	if r.ID != name {
-		return Record{}, fmt.Errorf("record %s: is of container %q", path, r.ID)
-	}
-	return r, nil
+	return step, nil
 }
 
 func (d *Dir) names() ([]string, error) {
@@ -421,15 +390,15 @@ func (d *Dir) names() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if ValidName(e.Name()) {
+		if ValidKey(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
 	return names, nil
 }
 
-// List reads all records in the order of names. What cannot be read is joined
-// into the error, and does not keep the others away.
+// List reads all records in the order of keys. What cannot be read is joined into
+// the error, and does not keep the others away.
 func (d *Dir) List() ([]Record, error) {
 	names, err := d.names()
 	if err != nil {
@@ -438,74 +407,92 @@ func (d *Dir) List() ([]Record, error) {
 	var out []Record
 	var errs []error
 	for _, n := range names {
-		r, err := d.read(n)
+		r, err := d.Get(n)
 		switch {
 		case err == nil:
 			out = append(out, r)
-		case !errors.Is(err, fs.ErrNotExist): // gone since we listed it
+		case !errors.Is(err, ErrNotFound): // removed since we listed it
 			errs = append(errs, err)
 		}
 	}
 	return out, errors.Join(errs...)
 }
 
-// Lock takes the lock of one container. The error wraps [ErrNotFound], or
-// [ErrBusy] when another process has it.
-func (d *Dir) Lock(name string) (*Container, error) {
-	if !ValidName(name) {
-		return nil, fmt.Errorf("%q: %w", name, ErrNotFound)
+// Lock takes the lock of the container with the key. The error wraps
+// [ErrNotFound], [ErrBusy] when another process has it, or [ErrDamaged].
+func (d *Dir) Lock(key string) (*Container, error) {
+	c, err := d.Hold(key)
+	if err == nil && c.Damaged != nil {
+		c.Close()
+		return nil, c.Damaged
 	}
-	return d.lock(filepath.Join(d.containers(), name))
+	return c, err
+}
+
+// Hold is Lock for a caller that can do with a damaged record; see
+// [Container.Damaged].
+func (d *Dir) Hold(key string) (*Container, error) {
+	if !ValidKey(key) {
+		return nil, fmt.Errorf("%.64q: %w", key, ErrNotFound)
+	}
+	return d.lock(filepath.Join(d.containers(), key))
 }
 
 func (d *Dir) lock(path string) (*Container, error) {
-	name := filepath.Base(path)
+	key := filepath.Base(path)
 	lock, err := lockFile(filepath.Join(path, "lock"), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%q: %w", name, ErrNotFound)
+		if fi, serr := os.Lstat(path); serr == nil && fi.IsDir() && ValidKey(key) {
+			// A folder without its lock is not absent.
+			return nil, &DamagedError{Key: key, Folder: path, File: "lock", Cause: fs.ErrNotExist}
+		}
+		return nil, fmt.Errorf("%q: %w", key, ErrNotFound)
 	} else if err != nil {
-		return nil, fmt.Errorf("container %s: %w", name, err)
+		return nil, fmt.Errorf("container %s: %w", key, err)
 	}
 	c := &Container{dir: d, path: path, lock: lock}
-	// The name may have been taken over while we waited for nothing.
+	// The key may have been taken over meanwhile.
 	if now, err := os.Stat(filepath.Join(path, "lock")); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("%q: %w", name, ErrNotFound)
+		return nil, fmt.Errorf("%q: %w", key, ErrNotFound)
 	} else if held, err := lock.Stat(); err != nil || !os.SameFile(now, held) {
 		c.Close()
-		return nil, fmt.Errorf("container %s: %w", name, ErrBusy)
+		return nil, fmt.Errorf("container %s: %w", key, ErrBusy)
 	}
-	if ValidName(name) {
-		r, err := d.read(name)
-		if err != nil {
-			// An unreadable record still has to be cleaned up.
-			r = Record{ID: name}
+	if !ValidKey(key) {
+		return c, nil
+	}
+	c.Record, c.Damaged = d.Get(key)
+	if c.Damaged != nil {
+		var err error
+		if c.Record, err = d.Claimed(key); err != nil {
+			c.Record = Record{Key: key, ID: key}
 		}
-		c.Record = r
 	}
 	return c, nil
 }
 
-// Absent calls fn if no container has the ID, and none can take it until fn returns.
-// Otherwise the error wraps [ErrExists].
-func (d *Dir) Absent(id string, fn func() error) error {
+// Absent calls fn if no container has the key, and none can take it until fn
+// returns. Otherwise the error wraps [ErrExists].
+func (d *Dir) Absent(key string, fn func() error) error {
 	guard, err := d.guard(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer guard.Close()
-	switch _, err := os.Lstat(filepath.Join(d.containers(), id)); {
+	switch _, err := os.Lstat(filepath.Join(d.containers(), key)); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fn()
 	case err != nil:
 		return err
 	}
-	return fmt.Errorf("container %s: %w", id, ErrExists)
+	return fmt.Errorf("container %s: %w", key, ErrExists)
 }
 
-// Sweep calls fn with every container that no process works with, locked. What
-// a killed process left half made is removed on the way. Errors are joined and
-// do not end the sweep; fn has to Close or Remove what it is given.
+// Sweep calls fn with every container that no process works with, locked; those
+// with a damaged record too. What a killed process left half made is removed.
+// Errors are joined and do not end the sweep; fn has to Close or Remove what it is
+// given.
 func (d *Dir) Sweep(fn func(*Container) error) error {
 	guard, err := d.guard(unix.LOCK_EX)
 	if err != nil {

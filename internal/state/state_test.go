@@ -4,6 +4,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func open(t *testing.T) *Dir {
@@ -34,10 +37,8 @@ func TestLife(t *testing.T) {
 	if _, err := d.Lock("web"); !errors.Is(err, ErrBusy) {
 		t.Errorf("lock of one in use: %v", err)
 	}
-	for _, name := range []string{"web", "w"} {
-		if r, err := d.Get(name); err != nil || r.Level != "s0:c1,c2" {
-			t.Errorf("get %q: %+v, %v", name, r, err)
-		}
+	if r, err := d.Get("web"); err != nil || r.Level != "s0:c1,c2" || r.Key != "web" {
+		t.Errorf("get: %+v, %v", r, err)
 	}
 	if _, err := d.Get("x"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("get of none: %v", err)
@@ -46,8 +47,16 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Get("we"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("get of a beginning that fits two: %v", err)
+	for _, part := range []string{"w", "we", "web2x", "web ", "WEB"} {
+		if _, err := d.Get(part); !errors.Is(err, ErrNotFound) {
+			t.Errorf("get of %q: %v", part, err)
+		}
+		if _, err := d.Lookup("", part); !errors.Is(err, ErrNotFound) {
+			t.Errorf("lookup of %q: %v", part, err)
+		}
+		if _, err := d.Find(part); !errors.Is(err, ErrNotFound) {
+			t.Errorf("find of %q: %v", part, err)
+		}
 	}
 	if list, err := d.List(); err != nil || len(list) != 2 {
 		t.Errorf("list: %v, %v", list, err)
@@ -70,21 +79,158 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	for name, want := range map[string]bool{
-		"a": true, "web-1": true, "A_b.c+d": true, "_x": true, strings.Repeat("a", 128): true,
-		"": false, ".": false, "..": false, ".new-1": false, "-a": false, "a/b": false, "a b": false, "ä": false, strings.Repeat("a", 129): false,
+func TestIDs(t *testing.T) {
+	long := strings.Repeat("a", 128)
+	for id, want := range map[string]bool{
+		"a": true, "web-1": true, "A_b.c+d": true, "_x": true, long: true, long + "a": true, strings.Repeat("a", 1024): true,
+		".new-1": true, "-a": true, "a,b": true, "...": true, ".-.": true,
+		"": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, "a~b": false, "a:b": false, "a\x00": false, strings.Repeat("a", 1025): false,
 	} {
-		if ValidName(name) != want {
-			t.Errorf("%q: %v, want %v", name, !want, want)
+		if ValidID(id) != want {
+			t.Errorf("%q: %v, want %v", id, !want, want)
+		}
+		if !want {
+			continue
+		}
+		for _, root := range []string{"", "/run/runc"} {
+			for _, key := range keysOf(root, id) {
+				if !ValidKey(key) || len(key) > 255-len(".old-.1234567890123456789") || !IsKeyOf(key, root, id) {
+					t.Errorf("%q: key %q", id, key)
+				}
+				if IsKeyOf(key, root, id+"b") {
+					t.Errorf("%q is also of another ID", key)
+				}
+			}
+		}
+	}
+	for _, key := range []string{"", ".", "..", ".new-1", ".old-1", "-a", "~a", "a/b", "a,b", strings.Repeat("a", 200)} {
+		if ValidKey(key) {
+			t.Errorf("%q is a key", key)
 		}
 	}
 	d := open(t)
 	if _, err := d.Create(Record{ID: "../x"}); !errors.Is(err, ErrName) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := d.Get("../containers"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v", err)
+	for _, get := range []func(string) error{
+		func(s string) error { _, err := d.Get(s); return err },
+		func(s string) error { _, err := d.Lookup("", s); return err },
+		func(s string) error { _, err := d.Lock(s); return err },
+		func(s string) error { _, err := d.Find(s); return err },
+	} {
+		if err := get("../containers"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// TestKeysDiffer wants containers of different IDs or roots kept under different keys.
+func TestKeysDiffer(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		id := rapid.OneOf(rapid.StringMatching(`[a.,~+-]{1,6}`), rapid.StringMatching(`[a.,_-]{120,300}`))
+		a, b := id.Draw(t, "a"), id.Draw(t, "b")
+		if !ValidID(a) || !ValidID(b) || a == b {
+			return
+		}
+		for _, x := range keysOf("/r", a) {
+			for _, y := range keysOf("/r", b) {
+				if x == y {
+					t.Fatalf("%q and %q have the key %q", a, b, x)
+				}
+			}
+		}
+	})
+}
+
+// TestRoots has one ID in several roots of runtimes.
+func TestRoots(t *testing.T) {
+	d := open(t)
+	roots := []string{"/run/a", "/run/b", "/run/containerd/runc/k8s.io", ""}
+	keys := map[string]string{}
+	for _, root := range roots {
+		c, err := d.Create(Record{ID: "web", Command: []string{root}, Runtime: Runtime{Root: root}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if other, dup := keys[c.Key]; dup {
+			t.Errorf("%q and %q have the key %s", root, other, c.Key)
+		}
+		keys[c.Key] = root
+		for _, same := range []string{root, filepath.Clean(root + "/x/..")} {
+			if root == "" {
+				same = ""
+			}
+			if _, err := d.Create(Record{ID: "web", Runtime: Runtime{Root: same}}); !errors.Is(err, ErrExists) {
+				t.Errorf("a second one in %q: %v", same, err)
+			}
+		}
+	}
+	for _, root := range roots {
+		r, err := d.Lookup(root, "web")
+		if err != nil || r.Command[0] != root {
+			t.Errorf("%q: %+v, %v", root, r, err)
+		}
+	}
+	if _, err := d.Lookup("/run/c", "web"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of a root without one: %v", err)
+	}
+	_, err := d.Find("web")
+	if !errors.Is(err, ErrAmbiguous) {
+		t.Fatalf("find: %v", err)
+	}
+	for _, root := range roots {
+		full := keysOf(root, "web")[1]
+		if !strings.Contains(err.Error(), full) {
+			t.Errorf("%v does not name %s", err, full)
+		}
+		if r, err := d.Find(full); err != nil || r.Command[0] != root {
+			t.Errorf("find %s: %+v, %v", full, r, err)
+		}
+	}
+	// The plain key becomes free, and no container changes its own.
+	first, err := d.Lock("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Create(Record{ID: "web", Runtime: Runtime{Root: "/run/b"}}); !errors.Is(err, ErrExists) {
+		t.Errorf("one that is there under its other key: %v", err)
+	}
+	if r, err := d.Lookup("/run/b", "web"); err != nil || keys[r.Key] != "/run/b" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := d.Lookup("/run/a", "web"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of the removed one: %v", err)
+	}
+}
+
+// TestRootsAtOnce claims few names in few roots from many goroutines, each to be had
+// once.
+func TestRootsAtOnce(t *testing.T) {
+	d := open(t)
+	var won [3]atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 48 {
+		wg.Go(func() {
+			root := i % len(won)
+			c, err := d.Create(Record{ID: "web", Runtime: Runtime{Root: fmt.Sprint("/", root)}})
+			switch {
+			case err == nil:
+				won[root].Add(1)
+				c.Close()
+			case !errors.Is(err, ErrExists):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for root := range won {
+		if n := won[root].Load(); n != 1 {
+			t.Errorf("root %d: %d have the name", root, n)
+		}
 	}
 }
 
@@ -139,7 +285,10 @@ func TestSweep(t *testing.T) {
 	}
 	var swept []string
 	if err := d.Sweep(func(c *Container) error {
-		swept = append(swept, c.ID)
+		if (c.ID == "broken") != errors.Is(c.Damaged, ErrDamaged) {
+			t.Errorf("%s: damaged %v", c.ID, c.Damaged)
+		}
+		swept = append(swept, c.Key)
 		return c.Remove()
 	}); err != nil {
 		t.Fatal(err)

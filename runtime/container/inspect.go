@@ -3,9 +3,7 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/palisade-sec/palisade/runtime/delegate"
@@ -75,7 +73,7 @@ type Inspection struct {
 // Inspect reads back from the kernel what confines a running container. The
 // error wraps [state.ErrNotFound].
 func Inspect(dir *state.Dir, name string) (Inspection, error) {
-	r, err := dir.Get(name)
+	r, err := dir.Find(name)
 	if err != nil {
 		return Inspection{}, err
 	}
@@ -83,10 +81,8 @@ func Inspect(dir *state.Dir, name string) (Inspection, error) {
 	if in.Summary, err = summarize(r); err != nil {
 		return in, err
 	}
-	if len(r.Asked) > 0 {
-		if err := json.Unmarshal(r.Asked, &in.Asked); err != nil {
-			return in, fmt.Errorf("record of %s: %w", r.ID, err)
-		}
+	if r.Asked != nil {
+		in.Asked = *r.Asked
 	}
 	if in.Status != "running" && in.Status != "paused" {
 		return in, nil

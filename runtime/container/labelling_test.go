@@ -16,9 +16,9 @@ import (
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/vmtest"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	policy "github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
@@ -298,7 +298,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 	}
 	registry := &svirt.Registry{Store: &svirt.Memory{}}
 	start := func(id string) *run {
-		c, err := dir.Create(state.Record{ID: id, Engine: delegate.EnginePalisade})
+		c, err := dir.Create(state.Record{ID: id, Engine: gc.EnginePalisade})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +331,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 		}
 	}
 	has("file", a.plan.MountLabel)
-	if err := delegate.Forget(registry, a.c); err != nil {
+	if err := gc.Forget(registry, a.c); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := registry.List(); err != nil || list[0].State != svirt.Draining || len(list[0].Content) != 1 {

@@ -6,7 +6,7 @@
 // Everything that a container needs on the host is in its folder of the state
 // directory, in mounts of a private mount namespace, and in the label registry.
 // The mounts go when the last process does; folder and label go when [Run]
-// returns, or, when it is killed, with [delegate.Collect].
+// returns, or, when it is killed, with [gc.Collect].
 package container
 
 import (
@@ -32,6 +32,7 @@ import (
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/image"
@@ -188,8 +189,8 @@ type run struct {
 // claim takes the name and, with it, the label.
 func (r *run) claim(rt string) (*state.Container, error) {
 	rec := state.Record{
-		ID: r.opts.Name, Engine: delegate.EnginePalisade, Policy: r.opts.Policy, Created: time.Now().UTC(),
-		Runtime: state.Runtime{Path: rt, Args: []string{"--root", r.dir.RuntimeRoot()}},
+		ID: r.opts.Name, Engine: gc.EnginePalisade, Policy: state.PolicyOf(r.opts.Policy), Created: time.Now().UTC(),
+		Runtime: state.Runtime{Path: rt, Args: []string{"--root", r.dir.RuntimeRoot()}, Root: r.dir.RuntimeRoot()},
 		Command: r.opts.Args,
 	}
 	if r.opts.Image != "" {
@@ -198,7 +199,11 @@ func (r *run) claim(rt string) (*state.Container, error) {
 	c, err := r.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
 		// A dead one gives its name away.
-		if cerr := delegate.CollectOne(r.dir, r.registry, r.opts.Name); cerr == nil {
+		key, cerr := r.dir.KeyOf(rec.Runtime.Root, rec.ID)
+		if cerr == nil {
+			cerr = gc.CollectOne(r.dir, r.registry, key)
+		}
+		if cerr == nil || errors.Is(cerr, state.ErrNotFound) {
 			c, err = r.dir.Create(rec)
 		}
 	}
@@ -206,12 +211,12 @@ func (r *run) claim(rt string) (*state.Container, error) {
 }
 
 func (r *run) cleanUp() error {
-	err := delegate.DestroyIfLeft(r.c.Runtime, r.dir.RuntimeRoot(), r.c.ID)
-	return errors.Join(err, delegate.Forget(r.registry, r.c))
+	err := gc.DestroyIfLeft(r.c.Runtime, r.dir.RuntimeRoot(), r.c.ID)
+	return errors.Join(err, gc.Forget(r.registry, r.c))
 }
 
 func (r *run) execute() (int, error) {
-	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Holder: delegate.HolderRun, Bundle: r.c.Path(), Bound: true, Sensitivity: r.opts.Policy.Label.Level})
+	label, err := r.registry.Reserve(svirt.Claim{ID: r.c.Key, Holder: gc.HolderRun, Bundle: r.c.Path(), Bound: true, Sensitivity: r.opts.Policy.Label.Level})
 	if err != nil {
 		return 0, err
 	}
@@ -219,8 +224,8 @@ func (r *run) execute() (int, error) {
 		return 0, err
 	}
 	r.c.Level = label.Level
-	r.c.Bundle = r.c.Path("bundle")
-	if err := os.Mkdir(r.c.Bundle, 0o700); err != nil {
+	r.c.Bundle.Path = r.c.Path("bundle")
+	if err := os.Mkdir(r.c.Bundle.Path, 0o700); err != nil {
 		return 0, err
 	}
 
@@ -262,25 +267,24 @@ func (r *run) inPrivateMounts() (int, error) {
 	if err := oci.Apply(spec, r.plan.Confinement); err != nil {
 		return 0, err
 	}
-	if err := r.ask(confine.Ask(r.plan, spec)); err != nil {
-		return 0, err
-	}
 	config, err := json.Marshal(spec)
 	if err != nil {
 		return 0, err
 	}
-	if err := state.WriteFile(filepath.Join(r.c.Bundle, "config.json"), config, 0o600); err != nil {
+	asked := confine.Ask(r.plan, spec)
+	r.c.Asked, r.c.Config = &asked, state.Digest(config)
+	if r.plan.Step != nil {
+		if err := r.c.SaveStep(confine.Step(r.plan.Step)); err != nil {
+			return 0, err
+		}
+	}
+	if err := r.c.Save(); err != nil {
+		return 0, err
+	}
+	if err := state.WriteFile(filepath.Join(r.c.Bundle.Path, "config.json"), config, 0o600); err != nil {
 		return 0, err
 	}
 	return r.start()
-}
-
-// ask records what is to be in force.
-func (r *run) ask(asked effective.State) (err error) {
-	if r.c.Asked, err = json.Marshal(asked); err != nil {
-		return err
-	}
-	return r.c.Save()
 }
 
 // firstFD is the first descriptor that the runtime passes on.
@@ -289,7 +293,7 @@ const firstFD = 3
 // resolve decides what the policy comes to here, with the last step if there is
 // one to hand over.
 func (r *run) resolve(level string) (err error) {
-	req := bundle.Request{ID: r.c.ID, Level: level, HostNetwork: r.opts.Net == NetHost, Cache: confine.Cache(r.dir)}
+	req := bundle.Request{ID: r.c.Key, Level: level, HostNetwork: r.opts.Net == NetHost, Cache: confine.Cache(r.dir)}
 	for _, v := range r.volumes {
 		if !v.readOnly {
 			req.Writable = append(req.Writable, v.dst)
@@ -341,7 +345,7 @@ func (r *run) profile() (string, error) {
 // start runs the OCI runtime and waits for it.
 func (r *run) start() (int, error) {
 	log := r.c.Path("runtime.log")
-	args := []string{"--log", log, "run", "--bundle", r.c.Bundle}
+	args := []string{"--log", log, "run", "--bundle", r.c.Bundle.Path}
 	cmd := delegate.Command(r.c.Runtime)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r.opts.Stdin, r.opts.Stdout, r.opts.Stderr
 	if r.opts.TTY {
@@ -457,8 +461,8 @@ func (r *run) handOver(cmd *exec.Cmd) (*gate.Gate, error) {
 
 // verify compares what is in force with what was asked, before the workload runs.
 func (r *run) verify(pid int) error {
-	var asked effective.State
-	if err := json.Unmarshal(r.c.Asked, &asked); err != nil {
+	asked, err := r.c.Planned()
+	if err != nil {
 		return err
 	}
 	found, err := effective.Read(pid, asked)

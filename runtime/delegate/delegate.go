@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package delegate calls the OCI runtime that does the work below Palisade, and
-// cleans up what it and killed processes have left.
+// Package delegate calls the OCI runtime that does the work below Palisade.
 package delegate
 
 import (
@@ -15,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/witness"
 )
 
 // EnvRuntime names the OCI runtime to use.
@@ -55,11 +55,26 @@ func FindRuntime(name string) (string, error) {
 }
 
 // State is what an OCI runtime says about a container.
-type State struct {
-	ID     string `json:"id"`
-	Status string `json:"status"`
-	PID    int    `json:"pid"`
-	Bundle string `json:"bundle"`
+type State = witness.Container
+
+// Root is the folder, absolute, in which a runtime keeps its containers: the one that
+// its command line names, or its default.
+//
+// Source: runc main.go; crun src/libcrun/container.c, libcrun_get_state_directory.
+func Root(runtime, named string) (string, error) {
+	if named != "" {
+		return filepath.Abs(named)
+	}
+	dir := "/run"
+	if x := os.Getenv("XDG_RUNTIME_DIR"); x != "" && os.Geteuid() != 0 {
+		dir = x
+	}
+	for _, name := range []string{"crun", "youki"} {
+		if strings.Contains(filepath.Base(runtime), name) {
+			return filepath.Join(dir, name), nil
+		}
+	}
+	return filepath.Join(dir, "runc"), nil
 }
 
 // Command prepares a call of the runtime.
@@ -70,7 +85,7 @@ func Command(r state.Runtime, args ...string) *exec.Cmd {
 // Look asks whoever keeps a container for it: the OCI runtime, or the kernel about
 // the controller of a domain. found is false when it is gone.
 func Look(r state.Record) (st State, found bool, err error) {
-	if r.Engine != EngineLibvirt {
+	if r.Engine != "libvirt" {
 		return Query(r.Runtime, r.ID)
 	}
 	if !r.Controller.Alive() {
@@ -87,7 +102,7 @@ func Look(r state.Record) (st State, found bool, err error) {
 // that ID.
 func Query(r state.Runtime, id string) (st State, found bool, err error) {
 	if r.Path == "" {
-		return st, false, nil
+		return st, false, fmt.Errorf("container %s: the record names no runtime: %w", id, ErrNoRuntime)
 	}
 	var stderr bytes.Buffer
 	cmd := Command(r, "state", id)
@@ -95,25 +110,29 @@ func Query(r state.Runtime, id string) (st State, found bool, err error) {
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && notThere(stderr.String()) {
+		if errors.As(err, &exit) && notThere(stderr.String(), id) {
 			return st, false, nil
 		}
 		return st, false, fmt.Errorf("%s state %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))
 	}
-	if err := json.Unmarshal(out, &st); err != nil {
+	if err := json.Unmarshal(out, &st); err == nil && st.ID != id {
+		return st, false, fmt.Errorf("%s state %s: the answer is about %.128q", filepath.Base(r.Path), id, st.ID)
+	} else if err != nil {
 		return st, false, fmt.Errorf("%s state %s: %w", filepath.Base(r.Path), id, err)
 	}
 	return st, true, nil
 }
 
-// notThere recognises how the runtimes say that they know no such container.
-func notThere(message string) bool {
-	for _, s := range []string{"does not exist", "No such file or directory", "not found"} {
-		if strings.Contains(message, s) {
-			return true
-		}
+// notThere recognises how the runtimes say that they know no such container. That a
+// file of the runtime's own is missing is another matter.
+//
+// Source: runc libcontainer/error.go, ErrNotExist; crun src/libcrun/status.c,
+// libcrun_read_container_status.
+func notThere(message, id string) bool {
+	if strings.Contains(message, "container") && strings.Contains(message, "does not exist") {
+		return true
 	}
-	return false
+	return strings.Contains(message, "/"+id+"/") && strings.Contains(message, "No such file or directory")
 }
 
 // destroy ends a container and lets the runtime forget it.
@@ -127,7 +146,7 @@ func Destroy(r state.Runtime, id string) error {
 	var stderr bytes.Buffer
 	cmd := Command(r, "delete", "--force", id)
 	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil && !notThere(stderr.String()) {
+	if err := cmd.Run(); err != nil && !notThere(stderr.String(), id) {
 		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))
 	}
 	return nil

@@ -20,7 +20,6 @@
 package lxc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -36,13 +35,13 @@ import (
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/wrapper"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
@@ -84,6 +83,7 @@ type launch struct {
 	dir       *state.Dir
 	registry  svirt.Authority
 	record    *state.Container
+	policy    policy.Policy
 }
 
 func start(args []string, registry func(*state.Dir) svirt.Authority) error {
@@ -133,7 +133,7 @@ func (l *launch) confine(registry func(*state.Dir) svirt.Authority) error {
 	}
 	err = l.become(controller, status)
 	// It did not. Of what was begun nothing is left.
-	return errors.Join(err, l.record.Remove(), l.registry.Release(l.record.ID))
+	return errors.Join(err, l.registry.Release(l.record.Key), l.record.Remove())
 }
 
 // pick is the policy of the host, tightened by what the domain asks for.
@@ -182,18 +182,19 @@ func readStatus(path string) ([]byte, error) {
 
 // claim takes the domain's ID and its label.
 func (l *launch) claim(p policy.Policy) error {
+	l.policy = p
 	self, err := state.FindProcess(os.Getpid())
 	if err != nil {
 		return err
 	}
 	rec := state.Record{
-		ID: l.domain.ID(), Engine: delegate.EngineLibvirt, Policy: p, Created: time.Now().UTC(), Controller: &self,
+		ID: l.domain.ID(), Engine: gc.EngineLibvirt, Policy: state.PolicyOf(p), Created: time.Now().UTC(), Controller: &self,
 		Command: append([]string{l.domain.Init}, l.domain.InitArgs...),
 	}
 	l.record, err = l.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
 		// A restart finds what the watcher of the last time has not yet removed.
-		if cerr := delegate.CollectOne(l.dir, l.registry, rec.ID); cerr != nil && !errors.Is(cerr, state.ErrNotFound) {
+		if cerr := gc.CollectOne(l.dir, l.registry, rec.ID); cerr != nil && !errors.Is(cerr, state.ErrNotFound) {
 			return errors.Join(err, cerr)
 		}
 		l.record, err = l.dir.Create(rec)
@@ -205,7 +206,7 @@ func (l *launch) claim(p policy.Policy) error {
 		err = l.registry.Bind(rec.ID)
 	}
 	if err != nil {
-		err = errors.Join(err, l.record.Remove(), l.registry.Release(rec.ID))
+		err = errors.Join(err, l.registry.Release(rec.ID), l.record.Remove())
 	}
 	return err
 }
@@ -213,7 +214,7 @@ func (l *launch) claim(p policy.Policy) error {
 // label reserves the label that libvirt has chosen, whether it drew it itself or a
 // person wrote it down, or one of our own.
 func (l *launch) label(p policy.Policy) (string, error) {
-	claim := svirt.Claim{ID: l.record.ID, Holder: delegate.HolderLibvirt, Bundle: l.record.Path(), Sensitivity: p.Label.Level}
+	claim := svirt.Claim{ID: l.record.Key, Holder: gc.HolderLibvirt, Bundle: l.record.Path(), Sensitivity: p.Label.Level}
 	chosen, err := processLabel(l.domain, l.call.value("security"))
 	if err != nil {
 		return "", err
@@ -262,12 +263,12 @@ func (l *launch) become(controller, status string) error {
 		}
 	}
 	s.hostNetwork = !l.domain.Network && !slices.Contains(s.shared, "net") || sharesHostNetwork(l.call)
-	if err := profile.Ensure(profile.Kernel{}, l.record.Policy.AppArmor.Profile); err != nil {
+	if err := profile.Ensure(profile.Kernel{}, l.policy.AppArmor.Profile); err != nil {
 		// Whether it may be missing is the policy's to say.
 		report(fmt.Errorf("warning: domain %s: %w", l.record.ID, err))
 	}
 	s.host = hostfacts.ForLaunch() // with the profile
-	pl, err := resolve(s, l.record.Policy, l.domain, l.record.ID, l.record.Level)
+	pl, err := resolve(s, l.policy, l.domain, l.record.ID, l.record.Level)
 	if err != nil {
 		return err
 	}
@@ -276,7 +277,8 @@ func (l *launch) become(controller, status string) error {
 		return err
 	}
 	l.call.set("security", pl.driver)
-	if l.record.Asked, err = json.Marshal(pl.asked); err != nil {
+	l.record.Asked = &pl.asked
+	if err := l.record.SaveStep(pl.step); err != nil {
 		return err
 	}
 	if err := l.record.Save(); err != nil {

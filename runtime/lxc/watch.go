@@ -5,7 +5,6 @@
 package lxc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
 	"github.com/palisade-sec/palisade/internal/state"
@@ -97,7 +96,7 @@ func watch(args []string, registry func(*state.Dir) svirt.Authority) int {
 	debug.FreeOSMemory()
 	wait(w.controller)
 	wait(w.init)
-	if cerr := delegate.CollectOne(w.dir, w.registry, args[1]); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
+	if cerr := gc.CollectOne(w.dir, w.registry, args[1]); cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
 		report(cerr)
 		return failed
 	}
@@ -170,8 +169,8 @@ func (w *watcher) verify(pid int) error {
 	if err := w.remember(pid); err != nil {
 		return err
 	}
-	var asked effective.State
-	if err := json.Unmarshal(w.record.Asked, &asked); err != nil {
+	asked, err := w.record.Planned()
+	if err != nil {
 		return err
 	}
 	found, err := effective.Read(pid, asked)

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
 )
 
 // ConfigFile is read unless --palisade-config names another file.

@@ -140,17 +140,20 @@ func (k *killed) removeForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		var rec struct {
-			ID, Level string
-			Runtime   struct{ Args []string }
+		var sealed struct {
+			Record struct {
+				ID, Level string
+				Runtime   struct{ Args []string }
+			}
 		}
 		b, err := os.ReadFile(file)
 		if err == nil {
-			err = json.Unmarshal(b, &rec)
+			err = json.Unmarshal(b, &sealed)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		rec := sealed.Record
 		if !slices.ContainsFunc(k.labels(t), func(l heldLabel) bool { return l.ID == rec.ID && l.Level == rec.Level && l.State == "bound" }) {
 			t.Errorf("%s runs and does not hold its label", rec.ID)
 		}

@@ -25,7 +25,7 @@ func (w *wrapper) profile(h *target.Target, c *state.Container, spec *specsSpec,
 		c.EngineProfile = spec.Process.ApparmorProfile
 		req.EngineProfile = c.EngineProfile
 	}
-	if h.AppArmor.On() != target.Yes || c.Policy.AppArmor.Profile == "" {
+	if h.AppArmor.On() != target.Yes || w.made.AppArmor.Profile == "" {
 		return nil
 	}
 	var kernel profile.Kernel
@@ -33,10 +33,10 @@ func (w *wrapper) profile(h *target.Target, c *state.Container, spec *specsSpec,
 	for _, m := range spec.Mounts {
 		mounts = append(mounts, m.Destination)
 	}
-	shape := profile.ShapeOf(kernel, c.Policy, mounts)
+	shape := profile.ShapeOf(kernel, w.made, mounts)
 	switch engine := c.EngineProfile; {
 	case engine == "", engine == "unconfined":
-	case engine == profile.Name(w.dir, c.ID):
+	case engine == profile.Name(w.dir, c.Key):
 		req.Replaces = engine // this configuration was edited before
 	case !profile.EngineDefault(engine):
 		return nil

@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/laststep"
 )
@@ -85,8 +84,8 @@ func (c *call) mentions(fd int) bool {
 
 // slot is the place for a step under a policy, or nil when there is no step to
 // hand over or no room for it; then the runtime has to filter.
-func (w *wrapper) slot(p policy.Policy) (*slot, error) {
-	if p.Process.NewPrivileges || !w.free {
+func (w *wrapper) slot(newPrivileges bool) (*slot, error) {
+	if newPrivileges || !w.free {
 		return nil, nil
 	}
 	program, err := handover.Find()

@@ -3,7 +3,6 @@
 package wrapper
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/runtime/delegate"
 )
 
 // startTimeout bounds how long a container may take from its runtime's start to
@@ -32,15 +31,18 @@ const startTimeout = 30 * time.Second
 // The container's first process is traced from before it starts to that moment,
 // so that it cannot run on should this process be killed.
 func (w *wrapper) start() (int, error) {
-	rec, err := w.dir.Get(w.call.id())
+	rec, err := w.dir.Lookup(w.root, w.call.id())
 	if errors.Is(err, state.ErrNotFound) {
+		if err := w.foreign(); err != nil {
+			return 0, err
+		}
 		return 0, w.replace() // made without us
 	} else if err != nil {
 		return 0, err
 	}
-	var asked effective.State
-	if err := json.Unmarshal(rec.Asked, &asked); err != nil {
-		return 0, fmt.Errorf("record of %s: %w", rec.ID, err)
+	asked, err := rec.Planned()
+	if err != nil {
+		return 0, err
 	}
 	st, found, err := delegate.Query(rec.Runtime, rec.ID)
 	if err != nil {
@@ -49,7 +51,7 @@ func (w *wrapper) start() (int, error) {
 	if !found || st.Status != "created" || st.PID <= 0 {
 		return 0, w.replace() // the runtime says what is wrong
 	}
-	step, err := w.dir.Step(rec.ID)
+	step, err := w.dir.Step(rec)
 	if err != nil {
 		return 0, err
 	}

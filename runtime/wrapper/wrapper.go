@@ -26,10 +26,11 @@ import (
 
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/atomicfile"
-	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/witness"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
 	"github.com/palisade-sec/palisade/runtime/delegate"
@@ -75,6 +76,10 @@ func run(c *call, registry func(*state.Dir) svirt.Authority) (int, error) {
 		return 0, err
 	}
 	w := &wrapper{call: c, cfg: cfg, runtime: rt, place: place, free: free}
+	named, _ := flag(c.global, "root")
+	if w.root, err = delegate.Root(rt, named); err != nil {
+		return 0, err
+	}
 	switch c.command {
 	case "create", "run", "exec", "delete", "start":
 		if c.id() == "" {
@@ -111,6 +116,9 @@ type wrapper struct {
 	runtime  string
 	dir      *state.Dir
 	registry svirt.Authority
+	// made is the policy of the container that is made, root where the runtime keeps it.
+	made policy.Policy
+	root string
 	// place is where the last step goes, if it is free.
 	place slot
 	free  bool
@@ -125,7 +133,7 @@ func (w *wrapper) replace() error {
 
 // realRuntime is how the runtime is called later, about the same delegate.
 func (w *wrapper) realRuntime() state.Runtime {
-	r := state.Runtime{Path: w.runtime}
+	r := state.Runtime{Path: w.runtime, Root: w.root}
 	for _, name := range []string{"root", "cgroup-manager"} {
 		if v, given := flag(w.call.global, name); given {
 			r.Args = append(r.Args, "--"+name, v)
@@ -166,9 +174,10 @@ func (w *wrapper) create() error {
 		return err
 	}
 	rec := state.Record{
-		ID: w.call.id(), Engine: delegate.EngineOCI, Policy: p, Created: time.Now().UTC(),
-		Runtime: w.realRuntime(), Bundle: bundle,
+		ID: w.call.id(), Engine: gc.EngineOCI, Policy: state.PolicyOf(p), Created: time.Now().UTC(),
+		Runtime: w.realRuntime(), Bundle: state.Bundle{Path: bundle, Digest: state.Digest(raw)},
 	}
+	w.made = p
 	if spec.Process != nil {
 		rec.Command = spec.Process.Args
 	}
@@ -178,7 +187,7 @@ func (w *wrapper) create() error {
 	}
 	defer c.Close()
 	if err := w.confine(c, spec, raw, name, as); err != nil {
-		return errors.Join(err, delegate.Forget(w.registry, c))
+		return errors.Join(err, gc.Forget(w.registry, c))
 	}
 	// Until the runtime has a container of that name, nobody may think that it was
 	// left behind. The number is one that the runtime does not pass on.
@@ -206,7 +215,11 @@ func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
 func (w *wrapper) claim(rec state.Record) (*state.Container, error) {
 	c, err := w.dir.Create(rec)
 	if errors.Is(err, state.ErrExists) {
-		if cerr := delegate.CollectOne(w.dir, w.registry, rec.ID); cerr != nil {
+		key, cerr := w.dir.KeyOf(rec.Runtime.Root, rec.ID)
+		if cerr == nil {
+			cerr = gc.CollectOne(w.dir, w.registry, key)
+		}
+		if cerr != nil && !errors.Is(cerr, state.ErrNotFound) {
 			return nil, errors.Join(err, cerr)
 		}
 		c, err = w.dir.Create(rec)
@@ -220,7 +233,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err != nil {
 		return err
 	}
-	if demand.apparmor == profile.Name(w.dir, c.ID) || host.AppArmor.On() == target.Yes && c.Policy.AppArmor.Profile != "" && profile.EngineDefault(demand.apparmor) {
+	if demand.apparmor == profile.Name(w.dir, c.Key) || host.AppArmor.On() == target.Yes && w.made.AppArmor.Profile != "" && profile.EngineDefault(demand.apparmor) {
 		// This configuration was edited before, or nobody has chosen: a profile of the
 		// container's own is to take the place.
 		demand.apparmor = ""
@@ -240,11 +253,11 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 		return err
 	}
 	c.Level = level
-	slot, err := w.slot(c.Policy)
+	slot, err := w.slot(w.made.Process.NewPrivileges)
 	if err != nil {
 		return err
 	}
-	req := bundle.Request{ID: c.ID, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path(), Cache: confine.Cache(w.dir)}
+	req := bundle.Request{ID: c.Key, Level: level, HostNetwork: hostNetwork(spec), Writable: writable(spec), Init: slot.path(), Cache: confine.Cache(w.dir)}
 	for _, layer := range w.cfg.Require {
 		req.Require = append(req.Require, bundle.Layer(layer))
 	}
@@ -254,7 +267,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err := w.profile(&host, c, spec, &req); err != nil {
 		return err
 	}
-	plan, err := bundle.Resolve(host, c.Policy, req)
+	plan, err := bundle.Resolve(host, w.made, req)
 	if err != nil {
 		return err
 	}
@@ -268,7 +281,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if plan.MountLabel != "" && spec.Root != nil && (spec.Linux == nil || spec.Linux.MountLabel == "") {
 		root := spec.Root.Path
 		if !filepath.IsAbs(root) {
-			root = filepath.Join(c.Bundle, root)
+			root = filepath.Join(c.Bundle.Path, root)
 		}
 		if err := labelRoot(root, plan.MountLabel); err != nil {
 			return fmt.Errorf("label the root: %w", err)
@@ -278,13 +291,12 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if c.Asked, err = json.Marshal(confine.Ask(plan, result)); err != nil {
-		return err
-	}
+	asked := confine.Ask(plan, result)
+	c.Asked, c.Config = &asked, state.Digest(edited)
 	if plan.Step != nil {
 		step := confine.Step(plan.Step)
 		// Kept for processes that are added later.
-		if err := state.WriteFile(c.Path(state.StepFile), step.Encode(), 0o600); err != nil {
+		if err := c.SaveStep(step); err != nil {
 			return err
 		}
 		if err := w.handOver(slot, step, plan.StepLabel); err != nil {
@@ -301,7 +313,7 @@ func (w *wrapper) confine(c *state.Container, spec *specsSpec, raw []byte, name 
 // the engine has labelled the root alone, for a container that it would run
 // without a label, the root's level is the only one that fits.
 func (w *wrapper) label(c *state.Container, spec *specsSpec) (string, error) {
-	claim := svirt.Claim{ID: c.ID, Holder: delegate.HolderOCI, Bundle: c.Bundle, Bound: true, Sensitivity: c.Policy.Label.Level}
+	claim := svirt.Claim{ID: c.Key, Holder: gc.HolderOCI, Bundle: c.Bundle.Path, Bound: true, Sensitivity: w.made.Label.Level}
 	chosen := ""
 	if spec.Linux != nil {
 		chosen = spec.Linux.MountLabel
@@ -352,7 +364,7 @@ func (w *wrapper) pod(id string, spec *specsSpec) string {
 		}
 		if sandbox != id {
 			// Only of a pod whose sandbox is here.
-			if rec, err := w.dir.Get(sandbox); err != nil || rec.ID != sandbox {
+			if _, err := w.dir.Lookup(w.root, sandbox); err != nil {
 				continue
 			}
 		}
@@ -374,27 +386,27 @@ func joins(spec *specsSpec) bool {
 
 // exec confines a process that is added to a container of ours.
 func (w *wrapper) exec() error {
-	rec, err := w.dir.Get(w.call.id())
+	rec, err := w.dir.Lookup(w.root, w.call.id())
 	if errors.Is(err, state.ErrNotFound) {
-		return nil // made without us, and none of our business
+		return w.foreign() // made without us, and then none of our business
 	} else if err != nil {
 		return err
 	}
-	var asked effective.State
-	if err := json.Unmarshal(rec.Asked, &asked); err != nil {
-		return fmt.Errorf("record of %s: %w", rec.ID, err)
+	asked, err := rec.Planned()
+	if err != nil {
+		return err
 	}
 	// The labels are the container's own, whatever the host would say today.
-	conf := bundle.Confinement{Policy: rec.Policy, ID: rec.ID, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
+	conf := bundle.Confinement{Policy: rec.Policy.ForProcess(), ID: rec.Key, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor}
 	if rec.EngineProfile != asked.AppArmor {
 		conf.Replaces = rec.EngineProfile
 	}
-	step, err := w.dir.Step(rec.ID)
+	step, err := w.dir.Step(rec)
 	if err != nil {
 		return err
 	}
 	if step != nil {
-		slot, err := w.slot(rec.Policy)
+		slot, err := w.slot(rec.Policy.NewPrivileges)
 		if err != nil {
 			return err
 		}
@@ -478,7 +490,7 @@ func (w *wrapper) delete() (int, error) {
 	}
 	// Forgetting goes by whether the runtime still has it, not by the exit code:
 	// deleting twice fails, and still it is gone.
-	cerr := delegate.CollectOne(w.dir, w.registry, w.call.id())
+	cerr := w.collect()
 	for range forgetTries {
 		if err != nil || !errors.Is(cerr, state.ErrBusy) {
 			break
@@ -486,12 +498,33 @@ func (w *wrapper) delete() (int, error) {
 		// Engines delete twice at once. The other one may have looked before the
 		// container was gone.
 		time.Sleep(forgetPause)
-		cerr = delegate.CollectOne(w.dir, w.registry, w.call.id())
+		cerr = w.collect()
 	}
 	if cerr != nil && !errors.Is(cerr, state.ErrNotFound) && !errors.Is(cerr, state.ErrBusy) {
 		fmt.Fprintf(os.Stderr, "palisade-oci: warning: %v\n", cerr)
 	}
 	return cmd.ProcessState.ExitCode(), nil
+}
+
+func (w *wrapper) collect() error {
+	key, err := w.dir.KeyOf(w.root, w.call.id())
+	if err != nil {
+		return err
+	}
+	return gc.CollectOne(w.dir, w.registry, key)
+}
+
+// foreign refuses a container without a record that is confined by us all the same.
+func (w *wrapper) foreign() error {
+	labels, err := w.registry.List()
+	if err != nil {
+		return err
+	}
+	v, found, err := witness.Ours(w.dir, labels, delegate.Query, w.realRuntime(), w.call.id())
+	if err != nil || !found {
+		return err
+	}
+	return v.Err(w.dir, w.call.id())
 }
 
 // report says what went wrong where engines look for it: on standard error and

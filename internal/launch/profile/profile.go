@@ -39,9 +39,9 @@ const prefix = "palisade-"
 
 // Name is the name of the profile of a container. Containers of other state
 // directories than the default one have a mark of their directory in it.
-func Name(dir *state.Dir, id string) string { return prefix + id + mark(dir) }
+func Name(dir *state.Dir, key string) string { return prefix + key + mark(dir) }
 
-// mark begins with a character that no ID has.
+// mark begins with a character that no key has.
 func mark(dir *state.Dir) string {
 	if dir.Path() == state.DefaultDir {
 		return ""
@@ -50,17 +50,21 @@ func mark(dir *state.Dir) string {
 	return "@" + hex.EncodeToString(sum[:4])
 }
 
-// ID is the container that a profile of this name belongs to, if it is one of
-// the state directory.
-func ID(dir *state.Dir, name string) (id string, ok bool) {
-	id, ok = strings.CutPrefix(name, prefix)
+// Ours reports whether a profile of this name is of a container of any state
+// directory.
+func Ours(name string) bool { return strings.HasPrefix(name, prefix) }
+
+// Key is the key of the container that a profile of this name belongs to, if it is
+// one of the state directory.
+func Key(dir *state.Dir, name string) (key string, ok bool) {
+	key, ok = strings.CutPrefix(name, prefix)
 	if !ok {
 		return "", false
 	}
-	if id, ok = strings.CutSuffix(id, mark(dir)); !ok || !state.ValidName(id) {
+	if key, ok = strings.CutSuffix(key, mark(dir)); !ok || !state.ValidKey(key) {
 		return "", false
 	}
-	return id, true
+	return key, true
 }
 
 // EngineDefault tells whether an engine gives this profile to every container
@@ -203,7 +207,7 @@ func Give(kernel Kernel, dir *state.Dir, c *state.Container, s Shape, readOnly [
 	if kernel.Available() != nil {
 		return "", nil
 	}
-	c.Profile = Name(dir, c.ID)
+	c.Profile = Name(dir, c.Key)
 	if err := c.Save(); err != nil {
 		return "", err
 	}
@@ -226,7 +230,7 @@ func Joined(kernel Kernel, dir *state.Dir, pid int) (string, bool) {
 	if err != nil || len(l.Components) != 1 {
 		return "", false
 	}
-	_, ours := ID(dir, l.String())
+	_, ours := Key(dir, l.String())
 	return l.String(), ours
 }
 
@@ -287,7 +291,7 @@ func Unload(kernel Kernel, name string) error {
 }
 
 // Loaded lists the profiles of containers of the state directory that the kernel
-// has, with the IDs of their containers.
+// has, with the keys of their containers.
 func Loaded(kernel Kernel, dir *state.Dir) (map[string]string, error) {
 	if kernel.Available() != nil {
 		return nil, nil
@@ -298,8 +302,8 @@ func Loaded(kernel Kernel, dir *state.Dir) (map[string]string, error) {
 	}
 	out := map[string]string{}
 	for _, p := range list {
-		if id, ok := ID(dir, p.Name); ok {
-			out[p.Name] = id
+		if key, ok := Key(dir, p.Name); ok {
+			out[p.Name] = key
 		}
 	}
 	return out, nil

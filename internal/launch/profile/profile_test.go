@@ -54,15 +54,15 @@ func TestNames(t *testing.T) {
 	}
 	for _, id := range []string{"web", "a.b-c_d+e", strings.Repeat("f", 64)} {
 		name := Name(dir, id)
-		if got, ok := ID(dir, name); !ok || got != id {
+		if got, ok := Key(dir, name); !ok || got != id {
 			t.Errorf("%s: %q %v", name, got, ok)
 		}
-		if _, ok := ID(other, name); ok {
+		if _, ok := Key(other, name); ok {
 			t.Errorf("%s belongs to another directory too", name)
 		}
 	}
 	for _, name := range []string{"docker-default", "palisade-", "palisade-web", "palisade-web//&unconfined", "palisade-x y@00000000"} {
-		if id, ok := ID(dir, name); ok {
+		if id, ok := Key(dir, name); ok {
 			t.Errorf("%q is taken for the profile of %q", name, id)
 		}
 	}
