@@ -42,13 +42,13 @@ var layers = map[string]int{
 }
 
 // testOnly packages serve tests; no other code may import them.
-var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
+var testOnly = []string{"internal/debian", "internal/freestanding", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{
-	"internal/atomicfile": 2,
+	"internal/atomicfile": 2, "internal/laststep": 1,
 	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/image": 3,
-	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
+	"internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
 	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
 	"internal/registry/socket": 3, "internal/state": 3,
 }
@@ -185,7 +185,7 @@ func TestSmallBinaries(t *testing.T) {
 	// A domain of libvirt is defined in XML, and starting one takes a tenth of a second.
 	needed := map[string]string{"palisade-lxc": "encoding/xml"}
 	heavy := []string{"net/http", "github.com/spf13/cobra", "encoding/xml", "html/template", "github.com/google/go-containerregistry/pkg/v1"}
-	for _, name := range []string{"palisade-oci", "palisade-init", "palisade-lxc"} {
+	for _, name := range []string{"palisade-oci", "palisade-lxc"} {
 		if _, err := os.Stat(filepath.Join("cmd", name)); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
