@@ -18,6 +18,8 @@ help: ## list the targets
 build: ## build all commands, static, into ./bin
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+	@# The last step is part of the others; as a file it is for looking at.
+	install -m 755 internal/laststep/step-$$($(GO) env GOARCH).bin $(BIN)/palisade-init
 
 deps-run:
 	@./make/install run

@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -26,7 +24,6 @@ func TestMain(m *testing.M) {
 
 // TestScript runs the command line as a person would, one txtar file a subject.
 func TestScript(t *testing.T) {
-	lastStep := buildInit(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
@@ -37,24 +34,9 @@ func TestScript(t *testing.T) {
 			// The corpus and the module are found from the tests' own folder.
 			wd, err := os.Getwd()
 			env.Setenv("MODULE", wd+"/../..")
-			// A program by the name of palisade is the test itself, and has no
-			// palisade-init beside it.
-			env.Setenv("PALISADE_INIT", lastStep)
 			return err
 		},
 	})
-}
-
-// buildInit builds the program that containers are confined with.
-func buildInit(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "palisade-init")
-	cmd := exec.Command("go", "build", "-o", path, "../../cmd/palisade-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build palisade-init: %v\n%s", err, out)
-	}
-	return path
 }
 
 // condition answers what scripts ask with [name]: container tells whether a

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +26,15 @@ type ExecError struct {
 }
 
 func (e *ExecError) Error() string { return fmt.Sprintf("exec %q: %v", e.Command, e.Errno) }
+
+// RefusedError says that the last step ended since it could not put in force what
+// its configuration says.
+type RefusedError struct {
+	// Reason is the step's, in printable characters.
+	Reason string
+}
+
+func (e *RefusedError) Error() string { return e.Reason }
 
 // Gate is the socket on which the last step waits.
 type Gate struct {
@@ -73,8 +84,18 @@ func (g *Gate) Refuse() { _ = unix.Shutdown(int(g.Ours.Fd()), unix.SHUT_RDWR) }
 func (g *Gate) Watch(command string, verify func(pid int) error) {
 	defer close(g.Done)
 	msg, pid, err := g.receive()
-	if err != nil || len(msg) != 1 || msg[0] != laststep.Report {
+	if err != nil {
 		return // the runtime ended before the last step, and says why
+	}
+	switch {
+	case len(msg) == 1 && msg[0] == laststep.Report:
+	case len(msg) > 1 && msg[0] == laststep.Refused:
+		g.Err = &RefusedError{printable(msg[1:])}
+		return
+	default:
+		g.Err = errMessage
+		g.Refuse()
+		return
 	}
 	g.PID = pid
 	if g.Err = verify(pid); g.Err != nil {
@@ -87,14 +108,26 @@ func (g *Gate) Watch(command string, verify func(pid int) error) {
 		return
 	}
 	msg, _, err = g.receive()
-	if err == nil && len(msg) == 3 && msg[0] == 'E' {
+	if err == nil && len(msg) == 3 && msg[0] == laststep.NotExecuted {
 		g.Err = &ExecError{command, int(msg[1]), unix.Errno(msg[2])}
 	}
 }
 
+var errMessage = errors.New("the last step sent a message that is none of its own")
+
+// printable is text that came from inside a container, without control characters.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(string(b), "?"))
+}
+
 // receive reads one message and the PID of its sender.
 func (g *Gate) receive() ([]byte, int, error) {
-	buf, oob := make([]byte, 16), make([]byte, 128)
+	buf, oob := make([]byte, laststep.MaxMessage), make([]byte, 128)
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(int(g.Ours.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {

@@ -6,58 +6,53 @@
 //
 // The container's processes run as the host's root more often than not, and
 // could write to the program through /proc/PID/exe while it runs. So what is
-// handed over is a view of the program on a read-only mount of its own, which
-// belongs to no mount namespace, or a sealed copy in memory.
+// handed over is a sealed file in memory. It belongs to this one hand-over, so
+// its device and inode number tell it from every other file; see [Identity].
 //
-// Source: CVE-2019-5736; open_tree(2), mount_setattr(2), memfd_create(2).
+// Source: CVE-2019-5736; memfd_create(2), fcntl(2).
 package handover
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/internal/laststep"
 )
 
-// EnvInit names the program to hand over.
+// EnvInit names a program to hand over in place of the last step that is part of
+// this program. It is for tests.
 const EnvInit = "PALISADE_INIT"
-
-// ErrNoInit says that palisade-init was not found.
-var ErrNoInit = errors.New("palisade-init not found")
 
 // None, as the value of PALISADE_INIT, says that no last step is wanted.
 const None = "none"
 
-// Find returns the path of palisade-init: the one that PALISADE_INIT names, or
-// the one beside the running program, or an installed one; empty when none is
-// wanted. The error wraps [ErrNoInit].
-func Find() (string, error) {
-	if p := os.Getenv(EnvInit); p == None {
-		return "", nil
-	} else if p != "" {
-		if !isProgram(p) {
-			return "", fmt.Errorf("%s: %w", p, ErrNoInit)
+var (
+	// ErrNoInit says that there is no last step to hand over: PALISADE_INIT names
+	// what is no program, or this machine has none.
+	ErrNoInit = errors.New("palisade-init not found")
+	// ErrNoExec says that this host lets nobody execute what is in memory.
+	ErrNoExec = errors.New("vm.memfd_noexec=2 forbids programs in memory: set it to 0 or 1")
+)
+
+// Wanted reports whether there is a last step to hand over; PALISADE_INIT=none
+// says that there is not. The error wraps [ErrNoInit].
+func Wanted() (bool, error) {
+	switch p := os.Getenv(EnvInit); {
+	case p == None:
+		return false, nil
+	case p == "":
+		if _, err := laststep.Program(); err != nil {
+			return false, fmt.Errorf("%w: %w", ErrNoInit, err)
 		}
-		return p, nil
+	case !isProgram(p):
+		return false, fmt.Errorf("%s: %w", p, ErrNoInit)
 	}
-	var candidates []string
-	if self, err := os.Executable(); err == nil {
-		candidates = append(candidates, filepath.Join(filepath.Dir(self), "palisade-init"))
-	}
-	for _, dir := range []string{"/usr/local/libexec/palisade", "/usr/libexec/palisade", "/usr/local/bin", "/usr/bin"} {
-		candidates = append(candidates, filepath.Join(dir, "palisade-init"))
-	}
-	for _, p := range candidates {
-		if isProgram(p) {
-			return p, nil
-		}
-	}
-	return "", ErrNoInit
+	return true, nil
 }
 
 func isProgram(p string) bool {
@@ -68,65 +63,75 @@ func isProgram(p string) bool {
 // Path is how the program is executed when it is handed over as descriptor fd.
 func Path(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// Program opens the program at path so that nobody can write to it through the
-// descriptor. Where SELinux is on it is a copy with the label, which containers
-// may execute; an empty label leaves the program's own.
-func Program(path, label string) (*os.File, error) {
-	if label == "" {
-		if f, err := detached(path); err == nil {
-			return f, nil
+// Program is the last step in memory, sealed. Where SELinux is on it gets the
+// label, which containers may execute; an empty label leaves what it has. The
+// error wraps [ErrNoInit] when none is wanted or there is none, and [ErrNoExec].
+func Program(label string) (*os.File, error) {
+	switch wanted, err := Wanted(); {
+	case err != nil:
+		return nil, err
+	case !wanted:
+		return nil, fmt.Errorf("%s=%s: %w", EnvInit, None, ErrNoInit)
+	}
+	// Execution needs no right to read. Where the container's user has none, what
+	// runs beside the step cannot trace it from its first instruction on.
+	mode := uint32(0o111)
+	var content io.Reader
+	if p := os.Getenv(EnvInit); p != "" {
+		f, err := os.Open(p)
+		if err != nil {
+			return nil, err
 		}
+		defer f.Close()
+		content, mode = f, 0o555 // a script is read
+	} else {
+		b, err := laststep.Program()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoInit, err)
+		}
+		content = bytes.NewReader(b)
 	}
-	return copied(path, label)
-}
-
-// detached is the program on a read-only mount of its own.
-func detached(path string) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
+	fd, err := memory("palisade-init", unix.MFD_EXEC)
+	if errors.Is(err, unix.EACCES) {
+		err = fmt.Errorf("%w: %w", err, ErrNoExec)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		unix.Close(fd)
-		return nil, &os.PathError{Op: "mount_setattr", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
-// copied is the program in memory, sealed.
-func copied(path, label string) (*os.File, error) {
-	src, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
-	return sealed("palisade-init", src, label)
+	return seal(fd, "palisade-init", content, mode, label)
 }
 
-// Config is a configuration in memory, sealed, with the label if there is one.
+// Config is a configuration in memory, sealed, with the label if there is one. The
+// error is laststep.ErrConfig when the step would refuse it.
 func Config(c *laststep.Config, label string) (*os.File, error) {
-	return sealed("palisade-config", bytesReader(c.Encode()), label)
-}
-
-// bytesReader hands its bytes over in one piece.
-type bytesReader []byte
-
-func (b bytesReader) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(b)
-	return int64(n), err
-}
-
-func (b bytesReader) Read([]byte) (int, error) { return 0, io.EOF }
-
-func sealed(name string, content io.Reader, label string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
+	b := c.Encode()
+	if _, err := laststep.Decode(b); err != nil {
+		return nil, err
 	}
+	fd, err := memory("palisade-config", unix.MFD_NOEXEC_SEAL)
+	if err != nil {
+		return nil, err
+	}
+	return seal(fd, "palisade-config", bytes.NewReader(b), 0o444, label)
+}
+
+// memory makes an empty file in memory, with a flag that Linux knows since 6.3.
+func memory(name string, flag int) (int, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|flag)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	return fd, os.NewSyscallError("memfd_create", err)
+}
+
+// seal fills a file in memory and seals it.
+func seal(fd int, name string, content io.Reader, mode uint32, label string) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), name)
 	if _, err := io.Copy(f, content); err != nil {
 		return nil, errors.Join(err, f.Close())
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fchmod", err), f.Close())
 	}
 	if label != "" {
 		if err := unix.Fsetxattr(fd, "security.selinux", append([]byte(label), 0), 0); err != nil {
@@ -134,8 +139,33 @@ func sealed(name string, content io.Reader, label string) (*os.File, error) {
 		}
 	}
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	// Linux knows the seal of the execute bits since 6.3.
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
+	}
+	if err != nil {
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), f.Close())
 	}
 	return f, nil
+}
+
+// Identity is the device and inode number of an open file, those that the kernel
+// shows for /proc/PID/exe of a process that has executed it.
+func Identity(f *os.File) (dev, ino uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, &os.PathError{Op: "fstat", Path: f.Name(), Err: err}
+	}
+	return st.Dev, st.Ino, nil
+}
+
+// Executing is the identity of the program that a process executes.
+func Executing(pid int) (dev, ino uint64, err error) {
+	path := fmt.Sprintf("/proc/%d/exe", pid)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Dev, st.Ino, nil
 }

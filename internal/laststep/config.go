@@ -4,35 +4,56 @@
 // the workload: it enters a Landlock domain, installs system call filters, and
 // becomes the workload.
 //
-// The runtime executes it by a file descriptor, /proc/self/fd/N, so that it needs
-// no file and no mount of the container. Descriptor N+1 holds the [Config];
-// behind it may come a gate, on which it waits until whoever started the
-// container has looked at what is in force, and the standard error that the
-// workload is to have. None of them stays open in the workload.
+// The step itself is C without a library (folder src), built by go generate and
+// embedded as one blob a machine; see [Program]. The runtime executes it by a file
+// descriptor, /proc/self/fd/N, so that it needs no file and no mount of the
+// container. Descriptor N+1 holds the [Config], sealed; behind it may come a gate,
+// on which the step waits until whoever started the container has looked at what
+// is in force, and the standard error that the workload is to have. None of them
+// stays open in the workload, and no descriptor above them. Those below N stay:
+// the standard streams, sockets passed by socket activation, and what the caller
+// has the runtime pass on.
 //
-// The package imports the least that is possible: how long a container takes to
-// start depends on it.
+// This package holds the form of the configuration, and is pure.
 package laststep
 
-import "errors"
+import (
+	"errors"
+	"strings"
+
+	"github.com/palisade-sec/palisade/caps"
+)
+
+//go:generate go run gen.go
 
 // Config is what the last step does.
 type Config struct {
-	// Gate tells that descriptor N+2 is a connected socket: the step writes a
+	// Gate says that descriptor N+2 is a connected socket: the step writes a
 	// [Report], waits for one byte, and writes the error number when the
 	// workload cannot be executed.
 	Gate bool
-	// Stderr tells that the descriptor behind is the workload's standard error.
+	// Stderr says that the descriptor behind is the workload's standard error.
 	Stderr bool
 	// NoNewPrivileges is for starters that have not set it themselves.
 	NoNewPrivileges bool
 	// AppArmor is the profile to change to, for starters that have not; empty for
 	// none.
 	AppArmor string
+	// Capabilities bound what an engine may have left; nil for no bound.
+	Capabilities *Capabilities
 	// Landlock is the domain; nil for none.
 	Landlock *Landlock
 	// Filters are installed in this order; the last is the newest.
 	Filters []Filter
+}
+
+// Capabilities are the sets with which the inheritable and the ambient
+// capabilities of the process are intersected. Engines give ambient ones on
+// purpose to users other than root, and so they are named here; what only an
+// engine's mistake left (CVE-2022-29162) is not. A capability that is not
+// inheritable is not ambient either.
+type Capabilities struct {
+	Inheritable, Ambient caps.Set
 }
 
 // Landlock is a domain, in the kernel's bits of the running kernel's ABI.
@@ -44,7 +65,7 @@ type Landlock struct {
 	Ports                         []PortRule
 }
 
-// PathRule allows access below a path; one that is not there is left out.
+// PathRule allows access below an absolute path; one that is not there is left out.
 type PathRule struct {
 	Access uint64
 	Path   string
@@ -56,20 +77,33 @@ type PortRule struct {
 	Port   uint64
 }
 
-// Filter is a seccomp filter: flags of seccomp(2), and the array of struct
-// sock_filter in the byte order of the machine.
+// Filter is a seccomp filter: flags of seccomp(2), of which TSYNC, LOG and
+// SPEC_ALLOW are accepted, and the array of 1 to 4,096 struct sock_filter in the
+// byte order of the machine.
 type Filter struct {
 	Flags   uint32
 	Program []byte
 }
 
-// Report is the first byte that the step writes to its gate.
-const Report = 'R'
+// Messages that the step writes to its gate, by their first byte.
+const (
+	// Report says that everything is in force; it is the whole message.
+	Report = 'R'
+	// NotExecuted says that the workload could not be executed; the exit code and
+	// the error number follow, one byte each.
+	NotExecuted = 'E'
+	// Refused says that something could not be put in force; the reason follows
+	// as text.
+	Refused = 'F'
+)
+
+// MaxMessage is the most that the step writes to its gate at once, in bytes.
+const MaxMessage = 1024
 
 // Go is the byte that lets the step go on.
 const Go = 'G'
 
-var magic = [4]byte{'P', 'L', 'S', 1}
+var magic = [4]byte{'P', 'L', 'S', 2}
 
 // ErrConfig is the error of bytes that are no configuration.
 var ErrConfig = errors.New("malformed configuration of the last step")
@@ -80,31 +114,37 @@ const (
 	flagLandlock
 	flagNoNewPrivileges
 	flagAppArmor
+	flagCapabilities
 	knownFlags = 1<<iota - 1
 )
 
-// Encode is the form in which a configuration is handed over.
+// Encode is the form in which a configuration is handed over. One that exceeds the
+// bounds is encoded all the same, and Decode refuses it.
 func (c *Config) Encode() []byte {
 	w := writer(magic[:])
 	var flags uint32
-	if c.Gate {
-		flags |= flagGate
-	}
-	if c.Stderr {
-		flags |= flagStderr
-	}
-	if c.Landlock != nil {
-		flags |= flagLandlock
-	}
-	if c.NoNewPrivileges {
-		flags |= flagNoNewPrivileges
-	}
-	if c.AppArmor != "" {
-		flags |= flagAppArmor
+	for _, f := range []struct {
+		on   bool
+		flag uint32
+	}{
+		{c.Gate, flagGate},
+		{c.Stderr, flagStderr},
+		{c.Landlock != nil, flagLandlock},
+		{c.NoNewPrivileges, flagNoNewPrivileges},
+		{c.AppArmor != "", flagAppArmor},
+		{c.Capabilities != nil, flagCapabilities},
+	} {
+		if f.on {
+			flags |= f.flag
+		}
 	}
 	w.u32(flags)
 	if c.AppArmor != "" {
-		w.bytes([]byte(c.AppArmor))
+		w.text(c.AppArmor)
+	}
+	if s := c.Capabilities; s != nil {
+		w.u64(uint64(s.Inheritable))
+		w.u64(uint64(s.Ambient))
 	}
 	if l := c.Landlock; l != nil {
 		w.u64(l.HandledFS)
@@ -113,7 +153,7 @@ func (c *Config) Encode() []byte {
 		w.u32(uint32(len(l.Paths)))
 		for _, p := range l.Paths {
 			w.u64(p.Access)
-			w.bytes([]byte(p.Path))
+			w.text(p.Path)
 		}
 		w.u32(uint32(len(l.Ports)))
 		for _, p := range l.Ports {
@@ -124,7 +164,8 @@ func (c *Config) Encode() []byte {
 	w.u32(uint32(len(c.Filters)))
 	for _, f := range c.Filters {
 		w.u32(f.Flags)
-		w.bytes(f.Program)
+		w.u32(uint32(len(f.Program)))
+		w = append(w, f.Program...)
 	}
 	return w
 }
@@ -133,43 +174,57 @@ type writer []byte
 
 func (w *writer) u32(v uint32) { *w = append(*w, byte(v), byte(v>>8), byte(v>>16), byte(v>>24)) }
 func (w *writer) u64(v uint64) { w.u32(uint32(v)); w.u32(uint32(v >> 32)) }
-func (w *writer) bytes(b []byte) {
-	w.u32(uint32(len(b)))
-	*w = append(*w, b...)
+
+// text has a zero byte behind it, which the length does not count: the step hands
+// it to the kernel as it is.
+func (w *writer) text(s string) {
+	w.u32(uint32(len(s)))
+	*w = append(append(*w, s...), 0)
 }
 
-// Bounds of a configuration; the kernel's own are lower.
+// Bounds of a configuration; src/config.h has the same.
 const (
-	maxRules   = 1 << 16
-	maxFilters = 64
-	maxBytes   = 1 << 20
+	maxConfig       = 16 << 20
+	maxRules        = 1 << 16
+	maxFilters      = 64
+	maxInstructions = 4096 // BPF_MAXINSNS
+	instruction     = 8    // sizeof(struct sock_filter)
+	maxPath         = 4095
+	maxProfile      = 4000
+	filterFlags     = 1<<0 | 1<<1 | 1<<2 // TSYNC, LOG, SPEC_ALLOW
 )
 
 // Decode reads what Encode has written. The error is [ErrConfig].
 func Decode(b []byte) (*Config, error) {
-	r := reader{rest: b}
+	r := reader{rest: b, bad: len(b) > maxConfig}
 	if string(r.take(4)) != string(magic[:]) {
 		return nil, ErrConfig
 	}
 	flags := r.u32()
+	if flags&^knownFlags != 0 {
+		return nil, ErrConfig
+	}
 	c := &Config{Gate: flags&flagGate != 0, Stderr: flags&flagStderr != 0, NoNewPrivileges: flags&flagNoNewPrivileges != 0}
 	if flags&flagAppArmor != 0 {
-		c.AppArmor = string(r.bytes())
+		c.AppArmor = r.text(maxProfile)
+	}
+	if flags&flagCapabilities != 0 {
+		c.Capabilities = &Capabilities{Inheritable: caps.Set(r.u64()), Ambient: caps.Set(r.u64())}
 	}
 	if flags&flagLandlock != 0 {
 		l := &Landlock{HandledFS: r.u64(), HandledNet: r.u64(), Scoped: r.u64()}
-		for range r.count(maxRules) {
-			l.Paths = append(l.Paths, PathRule{r.u64(), string(r.bytes())})
+		for range r.count(maxRules, 14) {
+			l.Paths = append(l.Paths, r.path())
 		}
-		for range r.count(maxRules) {
+		for range r.count(maxRules, 16) {
 			l.Ports = append(l.Ports, PortRule{r.u64(), r.u64()})
 		}
 		c.Landlock = l
 	}
-	for range r.count(maxFilters) {
-		c.Filters = append(c.Filters, Filter{r.u32(), r.bytes()})
+	for range r.count(maxFilters, 16) {
+		c.Filters = append(c.Filters, r.filter())
 	}
-	if r.bad || len(r.rest) != 0 || flags&^knownFlags != 0 || (flags&flagAppArmor != 0) != (c.AppArmor != "") {
+	if r.bad || len(r.rest) != 0 {
 		return nil, ErrConfig
 	}
 	return c, nil
@@ -182,9 +237,11 @@ type reader struct {
 	bad  bool
 }
 
+func (r *reader) spoil() { r.bad, r.rest = true, nil }
+
 func (r *reader) take(n int) []byte {
-	if n < 0 || n > len(r.rest) {
-		r.bad, r.rest = true, nil
+	if r.bad || n < 0 || n > len(r.rest) {
+		r.spoil()
 		return nil
 	}
 	b := r.rest[:n]
@@ -205,20 +262,43 @@ func (r *reader) u64() uint64 {
 	return uint64(low) | uint64(r.u32())<<32
 }
 
-func (r *reader) bytes() []byte {
+// text reads a string of 1 to most bytes with a zero byte behind it and none inside.
+func (r *reader) text(most uint32) string {
 	n := r.u32()
-	if n > maxBytes {
-		r.bad, r.rest = true, nil
-		return nil
+	if n == 0 || n > most {
+		r.spoil()
+		return ""
 	}
-	return r.take(int(n))
+	b := r.take(int(n) + 1)
+	if b == nil || strings.IndexByte(string(b), 0) != int(n) {
+		r.spoil()
+		return ""
+	}
+	return string(b[:n])
 }
 
-// count reads a number of elements, of which each takes at least four bytes.
-func (r *reader) count(most uint32) uint32 {
+func (r *reader) path() PathRule {
+	p := PathRule{r.u64(), r.text(maxPath)}
+	if !strings.HasPrefix(p.Path, "/") {
+		r.spoil()
+	}
+	return p
+}
+
+func (r *reader) filter() Filter {
+	flags, n := r.u32(), r.u32()
+	if flags&^filterFlags != 0 || n == 0 || n%instruction != 0 || n/instruction > maxInstructions {
+		r.spoil()
+		return Filter{}
+	}
+	return Filter{flags, r.take(int(n))}
+}
+
+// count reads a number of elements, of which each takes at least least bytes.
+func (r *reader) count(most uint32, least int) uint32 {
 	n := r.u32()
-	if n > most || int(n) > len(r.rest)/4 {
-		r.bad, r.rest = true, nil
+	if n > most || int(n) > len(r.rest)/least {
+		r.spoil()
 		return 0
 	}
 	return n

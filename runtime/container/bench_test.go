@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
@@ -29,7 +30,7 @@ func BenchmarkRun(b *testing.B) {
 	busybox := oracle.Tool(b, "busybox", "apt: busybox-static")
 	work := b.TempDir()
 	bin, root := filepath.Join(work, "bin"), filepath.Join(work, "root")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-init")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/palisade")
 	build.Dir, build.Env = oracle.ModuleRoot(b), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("build: %v\n%s", err, out)
@@ -103,14 +104,8 @@ func ms(d []time.Duration) float64 {
 // filter: Docker's default configuration, with its seccomp profile as JSON.
 func dockerBundle(b *testing.B, bin, root, work string) string {
 	b.Helper()
-	alone := filepath.Join(work, "alone") // no palisade-init beside it
 	bundle := filepath.Join(work, "bundle")
-	for _, dir := range []string{alone, bundle} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := os.Link(filepath.Join(bin, "palisade"), filepath.Join(alone, "palisade")); err != nil {
+	if err := os.Mkdir(bundle, 0o755); err != nil {
 		b.Fatal(err)
 	}
 	config := filepath.Join(bundle, "config.json")
@@ -119,7 +114,9 @@ func dockerBundle(b *testing.B, bin, root, work string) string {
 	if err := os.WriteFile(capture, []byte(script), 0o755); err != nil {
 		b.Fatal(err)
 	}
-	if out, err := exec.Command(filepath.Join(alone, "palisade"), "run", "--runtime", capture, "--rootfs", root, "--", "/bin/true").CombinedOutput(); err != nil {
+	cmd := exec.Command(filepath.Join(bin, "palisade"), "run", "--runtime", capture, "--rootfs", root, "--", "/bin/true")
+	cmd.Env = append(os.Environ(), handover.EnvInit+"="+handover.None)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	raw, err := os.ReadFile(config)
@@ -131,7 +128,7 @@ func dockerBundle(b *testing.B, bin, root, work string) string {
 		b.Fatal(err)
 	}
 	if seccomp := c["linux"].(map[string]any)["seccomp"]; seccomp == nil {
-		b.Fatal("the configuration has no seccomp profile: another palisade-init was found")
+		b.Fatal("the configuration has no seccomp profile: the last step filters")
 	}
 	c["root"] = map[string]any{"path": root}
 	if raw, err = json.Marshal(c); err != nil {

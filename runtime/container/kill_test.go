@@ -26,7 +26,7 @@ func TestKill(t *testing.T) {
 	}
 	oracle.Tool(t, "runc", "apt: runc")
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-init")
+	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade")
 	build.Dir, build.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

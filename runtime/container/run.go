@@ -183,7 +183,6 @@ type run struct {
 	host     target.Target
 	c        *state.Container
 	plan     *bundle.Plan
-	init     string
 }
 
 // claim takes the name and, with it, the label.
@@ -299,14 +298,10 @@ func (r *run) resolve(level string) (err error) {
 			req.Writable = append(req.Writable, v.dst)
 		}
 	}
-	switch r.init, err = handover.Find(); {
-	case r.init != "":
-		req.Init = handover.Path(firstFD)
-	case err == nil: // none is wanted
-	case !errors.Is(err, handover.ErrNoInit) || os.Getenv(handover.EnvInit) != "":
+	if wanted, err := handover.Wanted(); err != nil {
 		return err
-	default:
-		r.warn(fmt.Errorf("%w: the OCI runtime filters system calls; there is no Landlock, and no check before the command runs", err))
+	} else if wanted {
+		req.Init = handover.Path(firstFD)
 	}
 	if req.Profile, err = r.profile(); err != nil {
 		return err
@@ -426,7 +421,7 @@ func (r *run) start() (int, error) {
 // handOver puts the last step, its configuration, the gate and the workload's
 // standard error behind the standard streams.
 func (r *run) handOver(cmd *exec.Cmd) (*gate.Gate, error) {
-	program, err := handover.Program(r.init, r.plan.StepLabel)
+	program, err := handover.Program(r.plan.StepLabel)
 	if err != nil {
 		return nil, err
 	}

@@ -243,8 +243,8 @@ func (l *launch) label(p policy.Policy) (string, error) {
 
 // become makes this process the controller. It returns only when that failed.
 func (l *launch) become(controller, status string) error {
-	program, err := handover.Find()
-	if err == nil && program == "" {
+	wanted, err := handover.Wanted()
+	if err == nil && !wanted {
 		err = fmt.Errorf("%s=%s: %w", handover.EnvInit, handover.None, handover.ErrNoInit)
 	}
 	if err != nil {
@@ -284,7 +284,7 @@ func (l *launch) become(controller, status string) error {
 	if err := l.record.Save(); err != nil {
 		return err
 	}
-	step, err := handover.Program(program, pl.label)
+	step, err := handover.Program(pl.label)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func newHost(t testing.TB) *host {
 	h := &host{bin: filepath.Join(work, "bin"), root: filepath.Join(work, "root"), work: work}
 	h.runtime = filepath.Join(h.bin, "palisade-oci")
 	h.env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(work, "state"), "PALISADE_RUNTIME=", "CGO_ENABLED=0")
-	cmd := exec.Command("go", "build", "-o", h.bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-lxc", "./cmd/palisade-init")
+	cmd := exec.Command("go", "build", "-o", h.bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-lxc")
 	cmd.Dir, cmd.Env = oracle.ModuleRoot(t), h.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -3,7 +3,6 @@
 package wrapper
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,8 +19,7 @@ import (
 // slot is where the last step goes among the descriptors that the runtime passes
 // on: behind those that the caller wants passed on.
 type slot struct {
-	program string
-	fd      int
+	fd int
 	// before is the number of descriptors that the caller has --preserve-fds for.
 	before int
 }
@@ -88,17 +86,10 @@ func (w *wrapper) slot(newPrivileges bool) (*slot, error) {
 	if newPrivileges || !w.free {
 		return nil, nil
 	}
-	program, err := handover.Find()
-	if errors.Is(err, handover.ErrNoInit) && os.Getenv(handover.EnvInit) == "" {
-		return nil, nil
-	} else if err != nil {
+	if wanted, err := handover.Wanted(); err != nil || !wanted {
 		return nil, err
 	}
-	if program == "" {
-		return nil, nil
-	}
 	s := w.place
-	s.program = program
 	return &s, nil
 }
 
@@ -119,7 +110,7 @@ func listenFDs() int {
 
 // handOver puts the step and its configuration where the runtime finds them.
 func (w *wrapper) handOver(s *slot, step *laststep.Config, label string) error {
-	program, err := handover.Program(s.program, label)
+	program, err := handover.Program(label)
 	if err != nil {
 		return err
 	}

@@ -33,13 +33,13 @@ const guestTree = "/tree"
 // programs are palisade's own, runc with its libraries, and busybox.
 func programs(t *testing.T) []vmtest.File {
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-init")
+	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-oci")
 	build.Dir, build.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	var files []vmtest.File
-	for _, name := range []string{"palisade", "palisade-oci", "palisade-init"} {
+	for _, name := range []string{"palisade", "palisade-oci"} {
 		files = append(files, vmtest.File{Guest: guestTree + "/usr/local/bin/" + name, Host: filepath.Join(bin, name)})
 	}
 	runc, busybox := oracle.Tool(t, "runc", "apt: runc"), oracle.Tool(t, "busybox", "apt: busybox-static")

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package laststep
+
+import _ "embed"
+
+//go:embed step-amd64.bin
+var program []byte
