@@ -29,13 +29,13 @@ var layers = map[string]int{
 
 	"selinux/cil": 1, "selinux/compile": 1, "selinux/policydb": 1, "selinux/ss": 1,
 	"selinux/analysis": 1, "selinux/container": 1, "selinux/filecontext": 1,
-	"apparmor": 1, "seccomp": 1, "dac": 1, "policy": 1,
+	"apparmor": 1, "seccomp": 1, "landlock": 1, "dac": 1, "policy": 1,
 	"shield/sealfs": 1, "shield/attest": 1,
 
 	"bundle": 2, "explain": 2, "learn": 2, "svirt": 2, "access": 2, "audit": 2,
 
 	"runtime": 3, "selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
-	"seccomp/install": 3, "seccomp/record": 3, "audit/netlink": 3, "shield": 3,
+	"seccomp/install": 3, "seccomp/record": 3, "landlock/install": 3, "audit/netlink": 3, "shield": 3,
 
 	"internal/cli": 4, "internal/daemon": 4, "internal/webui": 4,
 	"cmd": 5,
