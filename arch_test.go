@@ -47,7 +47,8 @@ var testOnly = []string{"internal/debian", "internal/oracle", "internal/selinuxt
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{
 	"internal/atomicfile": 2,
-	"internal/effective":  3, "internal/gate": 3, "internal/handover": 3, "internal/hostfacts": 3,
+	"internal/configfile": 3, "internal/enable": 3, "internal/integrate": 3, "internal/hostfacts/bpflsm": 3,
+	"internal/effective": 3, "internal/gate": 3, "internal/handover": 3, "internal/hostfacts": 3,
 	"internal/image":    3,
 	"internal/laststep": 3, "internal/launch": 3, "internal/launch/profile": 3, "internal/observe": 3,
 	"internal/probe": 3, "internal/registry/authority": 3, "internal/registry/bolt": 3,
