@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/internal/hostfacts"
+	"github.com/palisade-sec/palisade/internal/hostfacts/bpflsm"
+	"github.com/palisade-sec/palisade/internal/integrate"
 	"github.com/palisade-sec/palisade/target"
 )
 
@@ -29,7 +31,7 @@ changed. What could not be determined is said, and is no error.`,
 		Example: "  palisade host status\n  palisade host status --json | jq -r .selinux.state",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			status := hostfacts.Read(cmd.Context(), hostfacts.Options{})
+			status := hostfacts.Read(cmd.Context(), hostfacts.Options{Engine: integrate.Describe, LoadLSM: bpflsm.Load})
 			if e.json {
 				return e.printJSON(status)
 			}

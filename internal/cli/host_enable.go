@@ -11,11 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/internal/hostfacts"
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/enable"
 )
 
 func newHostEnableCommand(e *env) *cobra.Command {
-	var o hostfacts.EnableOptions
+	var o enable.Options
 	var root string
 	var apply, undo, dryRun, quiet bool
 	cmd := &cobra.Command{
@@ -38,7 +39,7 @@ command line, in the boot menu.`,
 				return fail(errors.New("--apply excludes --undo and --dry-run")).hint("--undo acts by itself; --undo --dry-run only shows")
 			}
 			if mechanism != "selinux" && mechanism != "apparmor" {
-				return fail(fmt.Errorf("%w %q", hostfacts.ErrMechanism, mechanism)).hint("the mechanisms are selinux and apparmor")
+				return fail(fmt.Errorf("%w %q", enable.ErrMechanism, mechanism)).hint("the mechanisms are selinux and apparmor")
 			}
 			if (apply || undo && !dryRun) && os.Geteuid() != 0 {
 				return fail(errors.New("changing the host needs root")).hint("run it with sudo; without --apply it only shows the plan")
@@ -47,15 +48,15 @@ command line, in the boot menu.`,
 			if quiet {
 				output = io.Discard
 			}
-			do := hostfacts.Commands{Root: root, Output: output}
+			do := enable.Commands{Root: root, Output: output}
 			if undo {
 				return disable(cmd, e, root, mechanism, do, dryRun)
 			}
-			f, err := hostfacts.GatherEnable(cmd.Context(), root)
+			f, err := enable.Gather(cmd.Context(), root)
 			if err != nil {
 				return fail(err).hint("nothing was changed")
 			}
-			p, err := hostfacts.PlanEnable(mechanism, f, o)
+			p, err := enable.NewPlan(mechanism, f, o)
 			if err != nil {
 				return err
 			}
@@ -68,7 +69,7 @@ command line, in the boot menu.`,
 				}
 				return nil
 			}
-			p, err = hostfacts.Enable(cmd.Context(), root, mechanism, o, do, func(s hostfacts.Step) {
+			p, err = enable.Apply(cmd.Context(), root, mechanism, o, do, func(s enable.Step) {
 				fmt.Fprintf(e.stderr, "palisade: %s\n", s.Title)
 			})
 			if err != nil {
@@ -96,7 +97,7 @@ type stepJSON struct {
 	Run   [][]string `json:"run"`
 }
 
-func showPlan(e *env, p hostfacts.EnablePlan, review hostfacts.Review, applied bool) error {
+func showPlan(e *env, p enable.Plan, review enable.Review, applied bool) error {
 	if e.json {
 		steps := []stepJSON{}
 		for _, s := range p.Steps {
@@ -110,15 +111,15 @@ func showPlan(e *env, p hostfacts.EnablePlan, review hostfacts.Review, applied b
 			steps = append(steps, j)
 		}
 		return e.printJSON(struct {
-			Mechanism string                     `json:"mechanism"`
-			Stage     string                     `json:"stage"`
-			Blockers  []string                   `json:"blockers"`
-			Warnings  []string                   `json:"warnings"`
-			Steps     []stepJSON                 `json:"steps"`
-			Denials   []hostfacts.ReviewedDenial `json:"denials"`
-			Settled   int                        `json:"denials_settled"`
-			Then      string                     `json:"then"`
-			Applied   bool                       `json:"applied"`
+			Mechanism string                  `json:"mechanism"`
+			Stage     string                  `json:"stage"`
+			Blockers  []string                `json:"blockers"`
+			Warnings  []string                `json:"warnings"`
+			Steps     []stepJSON              `json:"steps"`
+			Denials   []enable.ReviewedDenial `json:"denials"`
+			Settled   int                     `json:"denials_settled"`
+			Then      string                  `json:"then"`
+			Applied   bool                    `json:"applied"`
 		}{p.Mechanism, p.Stage, some(p.Blockers), some(p.Warnings), steps, some(review.Open), review.Settled, p.Then, applied})
 	}
 	out := e.stdout
@@ -172,7 +173,7 @@ func some[T any](list []T) []T {
 }
 
 // shortDiff is a diff cut where it is long, as that of a whole policy module.
-func shortDiff(x hostfacts.Edit) string {
+func shortDiff(x configfile.Edit) string {
 	const most = 12
 	diff := x.Diff()
 	if lines := strings.SplitAfter(diff, "\n"); len(lines) > most+2 {
@@ -189,13 +190,13 @@ func indent(s string) string {
 	return b.String()
 }
 
-func disable(cmd *cobra.Command, e *env, root, mechanism string, do hostfacts.Doer, dryRun bool) error {
-	u, err := hostfacts.PlanDisable(root, mechanism)
+func disable(cmd *cobra.Command, e *env, root, mechanism string, do enable.Doer, dryRun bool) error {
+	u, err := enable.PlanUndo(root, mechanism)
 	if err != nil {
 		return fail(err).hint("nothing was changed")
 	}
 	if !dryRun {
-		if u.Kept, err = hostfacts.Disable(cmd.Context(), root, mechanism, do, func(id string) { fmt.Fprintf(e.stderr, "palisade: take back %s\n", id) }); err != nil {
+		if u.Kept, err = enable.Undo(cmd.Context(), root, mechanism, do, func(id string) { fmt.Fprintf(e.stderr, "palisade: take back %s\n", id) }); err != nil {
 			return fail(err).hint("what was taken back stays so; run the command again")
 		}
 	}

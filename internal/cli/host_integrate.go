@@ -12,15 +12,16 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/internal/hostfacts"
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/integrate"
 )
 
 func newHostIntegrateCommand(e *env) *cobra.Command {
-	var o hostfacts.IntegrateOptions
+	var o integrate.Options
 	var apply, undo, dryRun bool
 	var domain domainOptions
 	cmd := &cobra.Command{
-		Use:   "integrate " + strings.Join(hostfacts.Engines(), "|") + " [DOMAIN.xml]",
+		Use:   "integrate " + strings.Join(integrate.Engines(), "|") + " [DOMAIN.xml]",
 		Short: "Have an engine start containers through palisade-oci",
 		Long: `Shows what the configuration of a container engine needs so that it starts
 containers through palisade-oci, the runtime that confines them and leaves the rest
@@ -34,7 +35,7 @@ are defined. With it, that definition (- for standard input) is printed as 'virs
 define' takes it, with a policy and a label of its own where asked; nothing is
 written.`,
 		Example:   "  palisade host integrate docker\n  palisade host integrate docker --default --apply\n  palisade host integrate docker --undo\n  palisade host integrate libvirt web.xml --policy strict | virsh -c lxc:/// define /dev/stdin",
-		ValidArgs: hostfacts.Engines(),
+		ValidArgs: integrate.Engines(),
 		Args:      cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if apply && (undo || dryRun) {
@@ -52,17 +53,17 @@ written.`,
 			if domain.given() {
 				return fail(errors.New("--policy and --level are for the definition of one domain")).hint("the policy of all containers is in /etc/palisade/oci.json")
 			}
-			plan := hostfacts.Integrate
+			plan := integrate.Plan
 			if undo {
-				plan = hostfacts.Disintegrate
+				plan = integrate.PlanUndo
 			} else if err := checkWrapper(o); err != nil && apply {
 				return err
 			}
 			i, err := plan(args[0], o)
-			if errors.Is(err, hostfacts.ErrEngine) {
-				return fail(err).hint("the engines are %s", strings.Join(hostfacts.Engines(), ", "))
+			if errors.Is(err, integrate.ErrEngine) {
+				return fail(err).hint("the engines are %s", strings.Join(integrate.Engines(), ", "))
 			}
-			if errors.Is(err, hostfacts.ErrNoDefault) {
+			if errors.Is(err, integrate.ErrNoDefault) {
 				return fail(err).hint("without --default all containers that are defined are changed")
 			}
 			if err != nil {
@@ -70,7 +71,7 @@ written.`,
 			}
 			write := apply || undo && !dryRun
 			if write {
-				if err := hostfacts.Write(o.Root, i.Edits); err != nil {
+				if err := configfile.Write(o.Root, i.Edits); err != nil {
 					return fail(err).hint("%s", writeHint(err))
 				}
 			}
@@ -97,7 +98,7 @@ written.`,
 func findWrapper(engine string) string {
 	name := "palisade-oci"
 	if engine == "libvirt" {
-		name = hostfacts.EmulatorName
+		name = integrate.EmulatorName
 	}
 	installed := "/usr/local/bin/" + name
 	self, err := os.Executable()
@@ -112,7 +113,7 @@ func findWrapper(engine string) string {
 }
 
 // checkWrapper keeps an engine from being given a runtime that is not there.
-func checkWrapper(o hostfacts.IntegrateOptions) error {
+func checkWrapper(o integrate.Options) error {
 	fi, err := os.Stat(filepath.Join(o.Root, o.Wrapper))
 	if err == nil && (!fi.Mode().IsRegular() || fi.Mode()&0o111 == 0) {
 		err = fmt.Errorf("%s is no program", o.Wrapper)
@@ -125,7 +126,7 @@ func checkWrapper(o hostfacts.IntegrateOptions) error {
 
 func writeHint(err error) string {
 	switch {
-	case errors.Is(err, hostfacts.ErrChanged):
+	case errors.Is(err, configfile.ErrChanged):
 		return "somebody else changed it; run the command again"
 	case errors.Is(err, fs.ErrPermission):
 		return "run it with sudo"
@@ -140,7 +141,7 @@ type editJSON struct {
 	Backup string  `json:"backup,omitempty"`
 }
 
-func editsJSON(edits []hostfacts.Edit) []editJSON {
+func editsJSON(edits []configfile.Edit) []editJSON {
 	list := []editJSON{}
 	for _, x := range edits {
 		j := editJSON{Path: x.Path, Action: "change", Backup: x.Backup}
@@ -159,15 +160,15 @@ func editsJSON(edits []hostfacts.Edit) []editJSON {
 	return list
 }
 
-func integrationJSON(i hostfacts.Integration, written bool) any {
+func integrationJSON(i integrate.Integration, written bool) any {
 	return struct {
-		hostfacts.Integration
+		integrate.Integration
 		Edits   []editJSON `json:"edits"`
 		Written bool       `json:"written"`
 	}{i, editsJSON(i.Edits), written}
 }
 
-func printIntegration(e *env, i hostfacts.Integration, o hostfacts.IntegrateOptions, written, undo bool) error {
+func printIntegration(e *env, i integrate.Integration, o integrate.Options, written, undo bool) error {
 	if len(i.Edits) == 0 {
 		_, err := fmt.Fprintf(e.stdout, "%s: nothing to do\n", i.File)
 		return err

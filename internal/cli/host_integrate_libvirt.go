@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/palisade-sec/palisade/internal/hostfacts"
+	"github.com/palisade-sec/palisade/internal/integrate"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
@@ -22,7 +23,7 @@ type domainOptions struct{ policy, level string }
 func (d domainOptions) given() bool { return d.policy != "" || d.level != "" }
 
 // integrateDomain prints the definition of a domain as libvirt is to have it.
-func integrateDomain(e *env, engine, file string, o hostfacts.IntegrateOptions, d domainOptions) error {
+func integrateDomain(e *env, engine, file string, o integrate.Options, d domainOptions) error {
 	if engine != "libvirt" {
 		return fail(fmt.Errorf("%s: %s has no definitions of single containers", file, engine)).hint("only libvirt has")
 	}
@@ -38,7 +39,7 @@ func integrateDomain(e *env, engine, file string, o hostfacts.IntegrateOptions, 
 		return fail(fmt.Errorf("%s: %w", file, err)).hint("'virsh -c lxc:/// dumpxml --inactive DOMAIN' prints a definition")
 	}
 	if dom.Driver != "lxc" {
-		return fail(fmt.Errorf("%s: domain %s is of the %q driver", file, dom.Name, dom.Driver)).hint("%s is for containers: <domain type='lxc'>", hostfacts.EmulatorName)
+		return fail(fmt.Errorf("%s: domain %s is of the %q driver", file, dom.Name, dom.Driver)).hint("%s is for containers: <domain type='lxc'>", integrate.EmulatorName)
 	}
 	edit := libvirt.Edit{Emulator: o.Wrapper}
 	if d.policy != "" {
@@ -71,7 +72,7 @@ func integrateDomain(e *env, engine, file string, o hostfacts.IntegrateOptions, 
 		return fail(fmt.Errorf("%s: %w", file, err)).hint("nothing was changed")
 	}
 	if root := dom.Root(); root == nil || root.Type == "mount" && root.Source == "/" {
-		e.warnf("domain %s has the host's root as its own; %s refuses to start it", dom.Name, hostfacts.EmulatorName)
+		e.warnf("domain %s has the host's root as its own; %s refuses to start it", dom.Name, integrate.EmulatorName)
 	}
 	if e.json {
 		return e.printJSON(struct {

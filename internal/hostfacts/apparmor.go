@@ -27,7 +27,7 @@ func (r *reader) apparmor(ctx context.Context, active target.Answer) AppArmorSta
 		}
 	}
 	enabled, enabledErr := r.read("/sys/module/apparmor/parameters/enabled")
-	built := r.built("CONFIG_SECURITY_APPARMOR")
+	built := r.config.Built("CONFIG_SECURITY_APPARMOR")
 	const enable = "palisade host enable apparmor (shows the plan; nothing is changed without --apply)"
 	switch {
 	case active == target.Yes || active == target.Unknown && enabled == "Y":

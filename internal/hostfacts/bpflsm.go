@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-
 	"github.com/palisade-sec/palisade/target"
 )
 
@@ -18,7 +15,7 @@ func (r *reader) bpfLSM(active target.Answer) BPFLSMStatus {
 	}}
 	s.Listed = active
 	const enable = "boot with bpf in the lsm= list (CONFIG_BPF_LSM=y, CONFIG_DEBUG_INFO_BTF=y)"
-	built := r.built("CONFIG_BPF_LSM")
+	built := r.config.Built("CONFIG_BPF_LSM")
 	switch active {
 	case target.No:
 		s.State, s.Loads, s.Detail, s.Enable = target.Off, target.No, "built in, not in the list of active modules", enable
@@ -30,12 +27,12 @@ func (r *reader) bpfLSM(active target.Answer) BPFLSMStatus {
 		s.cannotTell("whether bpf is an active module", errors.New("the list of active modules cannot be read"))
 		return s
 	}
-	if !r.live || r.quick {
+	if !r.live || r.quick || r.loadLSM == nil {
 		s.cannotTell("whether programs load", errNotAsked)
 		s.Detail = "in the list of active modules"
 		return s
 	}
-	err := loadLSMProgram()
+	err := r.loadLSM()
 	switch {
 	case err == nil:
 		s.State, s.Loads, s.Detail = target.Enforcing, target.Yes, "in the list of active modules, and a program for a hook loads"
@@ -48,20 +45,4 @@ func (r *reader) bpfLSM(active target.Answer) BPFLSMStatus {
 		s.Enable = "boot a kernel that has BPF trampolines for this architecture (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y) and " + enable[len("boot with "):]
 	}
 	return s
-}
-
-// loadLSMProgram loads a program that allows everything for the hook file_open
-// and lets go of it; it is never attached.
-func loadLSMProgram() error {
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:     "palisade_probe",
-		Type:     ebpf.LSM,
-		AttachTo: "file_open", AttachType: ebpf.AttachLSMMac,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-		License:      "GPL",
-	})
-	if err != nil {
-		return err
-	}
-	return prog.Close()
 }

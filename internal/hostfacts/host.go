@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package hostfacts reads what the machine it runs on can enforce, plans how its
-// container engines are set up, and plans and applies the enabling of SELinux
-// and AppArmor.
+// Package hostfacts is the only reader of what the machine that it runs on can
+// enforce: [Read] for a person, [ForLaunch] for each container. Everything else
+// takes a [target.Target] as an argument.
 //
 // Reading changes nothing: no file is written, no file system is mounted where
-// anybody could see it, no module is loaded. Every question has three
+// another process could see it, no module is loaded. Every question has three
 // outcomes, yes, no and could not tell, and none of them is an error: a host
 // where half of /proc is missing still has a status.
 package hostfacts
@@ -36,6 +36,13 @@ type Options struct {
 	// Quick leaves out what needs another program or a BPF program: the
 	// versions of runtimes and whether BPF-LSM programs load.
 	Quick bool
+	// Engine completes what is said of an engine from its configuration below
+	// root; nil leaves it unknown. The packages that know engines' files are too
+	// heavy for what runs once for every container.
+	Engine func(root string, rt *Runtime)
+	// LoadLSM has the kernel take a BPF program for an LSM hook, and lets go of it
+	// without attaching it; nil leaves unknown whether programs load.
+	LoadLSM func() error
 }
 
 // maxFile bounds every file that is read. The largest are the kernel
@@ -48,15 +55,18 @@ type reader struct {
 	live  bool // root is / and the running kernel may be asked
 	quick bool
 	close []func()
+
+	engine  func(root string, rt *Runtime)
+	loadLSM func() error
 	// security is the directory of securityfs, or empty with the reason.
 	security    string
 	securityErr error
-	config      map[string]string
+	config      KernelConfig
 	configPath  string
 }
 
 func newReader(o Options) *reader {
-	r := &reader{root: o.Root, quick: o.Quick}
+	r := &reader{root: o.Root, quick: o.Quick, engine: o.Engine, loadLSM: o.LoadLSM}
 	if r.root == "" {
 		r.root = "/"
 	}

@@ -66,15 +66,19 @@ func (r *reader) loadConfig(release string) {
 				continue
 			}
 		}
-		r.config, r.configPath = parseConfig(b), name
+		r.config, r.configPath = ParseKernelConfig(b), name
 		return
 	}
 }
 
-// parseConfig reads a kernel configuration: y, m, a number or a string for
-// what is set, n for what is explicitly not.
-func parseConfig(text []byte) map[string]string {
-	config := make(map[string]string)
+// KernelConfig is the configuration of a kernel by option: y, m, a number or a
+// string for what is set, n for what is explicitly not. Nil means that it is not
+// known.
+type KernelConfig map[string]string
+
+// ParseKernelConfig reads the file that distributions install as /boot/config-RELEASE.
+func ParseKernelConfig(text []byte) KernelConfig {
+	config := make(KernelConfig)
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -93,12 +97,12 @@ func parseConfig(text []byte) map[string]string {
 	return config
 }
 
-// built tells whether the option is compiled in. An option whose dependencies
+// Built reports whether the option is compiled in. An option whose dependencies
 // are off has no line at all, which also means no.
-func (r *reader) built(option string) target.Answer {
-	if r.config == nil {
+func (c KernelConfig) Built(option string) target.Answer {
+	if c == nil {
 		return target.Unknown
 	}
-	v := r.config[option]
+	v := c[option]
 	return target.AnswerOf(v != "" && v != "n")
 }

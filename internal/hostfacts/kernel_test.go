@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/palisade-sec/palisade/internal/debian"
+	"github.com/palisade-sec/palisade/internal/hostfacts/bpflsm"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 	"github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/target"
@@ -24,7 +25,7 @@ const (
 
 func TestKernelStatusAppArmor(t *testing.T) {
 	vmtest.Run(t, vmtest.Config{Cmdline: debianOrder}, func(t *testing.T) {
-		s := Read(context.Background(), Options{})
+		s := Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		checkPreset(t, s, "debian-12-apparmor")
 		if s.AppArmor.State != target.Enforcing || len(s.AppArmor.Features) < 25 || s.AppArmor.Features["domain/stack"] != "yes" {
 			t.Errorf("AppArmor: %+v", s.AppArmor)
@@ -53,22 +54,22 @@ func TestKernelStatusSELinux(t *testing.T) {
 	vmtest.Run(t, vmtest.Config{Cmdline: selinuxOrder, Files: files}, func(t *testing.T) {
 		// In the order of a boot: no policy, permissive, with the types of
 		// containers, enforcing.
-		s := Read(context.Background(), Options{})
+		s := Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		if s.SELinux.State != target.Off || s.SELinux.Enable == "" || s.SELinux.ContainerTypes != target.No {
 			t.Errorf("without a policy: %+v", s.SELinux)
 		}
 		load(t, "/plain")
-		s = Read(context.Background(), Options{})
+		s = Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		if s.SELinux.State != target.Off || s.SELinux.Mode != "permissive" || s.SELinux.MLS != target.Yes || s.SELinux.ContainerTypes != target.No || s.SELinux.PolicyName != "default" {
 			t.Errorf("Debian's policy: %+v", s.SELinux)
 		}
 		if err := os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0); err != nil {
 			t.Fatal(err)
 		}
-		s = Read(context.Background(), Options{})
+		s = Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		checkPreset(t, s, "debian-12-selinux")
 		load(t, "/containers")
-		s = Read(context.Background(), Options{})
+		s = Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		if s.SELinux.State != target.Enforcing || s.SELinux.ContainerTypes != target.Yes || s.SELinux.PolicyVersion != 33 {
 			t.Errorf("with container types: %+v", s.SELinux)
 		}

@@ -116,7 +116,7 @@ func (r *reader) hasFileSystem(name string) target.Answer {
 func (r *reader) containerContexts() (policy, process, file string) {
 	process, file = target.DefaultProcessContext, target.DefaultFileContext
 	config, _ := r.read("/etc/selinux/config")
-	policy = shellVariable(config, "SELINUXTYPE")
+	policy = ShellVariable(config, "SELINUXTYPE")
 	name := policy
 	if name == "" {
 		name = "targeted"

@@ -83,7 +83,7 @@ func (r *reader) seccomp() SeccompStatus {
 			s.Config[name] = value
 		}
 	}
-	built := r.built("CONFIG_SECCOMP_FILTER")
+	built := r.config.Built("CONFIG_SECCOMP_FILTER")
 	switch {
 	case len(s.Actions) > 0:
 		s.State = target.Enforcing
@@ -151,7 +151,7 @@ func (r *reader) landlock(active target.Answer, k target.Kernel) LandlockStatus 
 	s := LandlockStatus{Line: Line{
 		Why: "confines files, TCP ports and signals without a policy loaded by root, stacked below SELinux and AppArmor",
 	}}
-	built := r.built("CONFIG_SECURITY_LANDLOCK")
+	built := r.config.Built("CONFIG_SECURITY_LANDLOCK")
 	enable := "boot with landlock in the lsm= list (Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK=y)"
 	if !r.live {
 		s.cannotTell("Landlock ABI", errNotAsked)
@@ -221,7 +221,7 @@ func (r *reader) lockdown() LockdownStatus {
 	}
 	text, err := readFile(r.security + "/lockdown")
 	if err != nil {
-		if r.built("CONFIG_SECURITY_LOCKDOWN_LSM") == target.No {
+		if r.config.Built("CONFIG_SECURITY_LOCKDOWN_LSM") == target.No {
 			s.State, s.Detail = target.Absent, "the kernel is built without it"
 			s.Enable = "boot a kernel with CONFIG_SECURITY_LOCKDOWN_LSM=y"
 			return s
@@ -250,7 +250,7 @@ func (r *reader) userNamespaces() UserNamespacesStatus {
 		Why: "root of a container that is nobody on the host; also the way to most kernel bugs for unprivileged users",
 	}}
 	s.Max = -1
-	if r.exists("/proc/self/ns") == target.Yes && r.exists("/proc/self/ns/user") == target.No || r.built("CONFIG_USER_NS") == target.No {
+	if r.exists("/proc/self/ns") == target.Yes && r.exists("/proc/self/ns/user") == target.No || r.config.Built("CONFIG_USER_NS") == target.No {
 		s.State, s.Unprivileged = target.Absent, target.No
 		s.Detail, s.Enable = "the kernel is built without them", "boot a kernel with CONFIG_USER_NS=y"
 		return s

@@ -70,7 +70,12 @@ func (r *reader) runtimes(ctx context.Context, selinux target.State, cgroup stri
 				rt.Detail += "; refuses hybrid cgroups"
 			}
 		default:
-			r.engine(&rt, selinux)
+			if r.engine != nil {
+				r.engine(r.root, &rt)
+			}
+			if rt.SELinux == target.Yes && selinux != target.Enforcing && selinux != target.StateUnknown {
+				rt.Detail = strings.TrimPrefix(rt.Detail+"; asks for labels that this host does not enforce", "; ")
+			}
 		}
 		list = append(list, rt)
 	}

@@ -19,8 +19,8 @@ func (r *reader) selinux(active target.Answer) SELinuxStatus {
 		Why: "gives every container its own label, so that one broken out of its namespaces still cannot touch another or the host",
 	}}
 	config, configErr := r.read("/etc/selinux/config")
-	s.PolicyName = shellVariable(config, "SELINUXTYPE")
-	built := r.built("CONFIG_SECURITY_SELINUX")
+	s.PolicyName = ShellVariable(config, "SELINUXTYPE")
+	built := r.config.Built("CONFIG_SECURITY_SELINUX")
 	const enable = "palisade host enable selinux (shows the plan; nothing is changed without --apply)"
 
 	switch {
@@ -147,8 +147,8 @@ func contextValid(dir, context string) (bool, error) {
 	}
 }
 
-// shellVariable is the last value that a file of NAME=value lines gives name.
-func shellVariable(text, name string) string {
+// ShellVariable is the last value that a file of NAME=value lines gives name.
+func ShellVariable(text, name string) string {
 	value := ""
 	for line := range strings.Lines(text) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/palisade-sec/palisade/target"
 )
@@ -194,22 +193,4 @@ func (r *reader) status(ctx context.Context) *Status {
 	s.TEE = r.tee()
 	s.Runtimes = r.runtimes(ctx, s.SELinux.State, s.Cgroup.Mode)
 	return s
-}
-
-// withModule is the lsm= argument that keeps what is active and adds name.
-func withModule(active []string, name string, without ...string) string {
-	var list []string
-	for _, m := range active {
-		// The kernel puts these in by itself, and takes no order for them.
-		if m == "capability" || m == name || slices.Contains(without, m) {
-			continue
-		}
-		list = append(list, m)
-	}
-	// bpf goes last, so that its programs see only what the others let pass.
-	at := len(list)
-	if i := slices.Index(list, "bpf"); i >= 0 {
-		at = i
-	}
-	return "lsm=" + strings.Join(slices.Insert(list, at, name), ",")
 }

@@ -6,76 +6,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"github.com/palisade-sec/palisade/target"
 )
-
-var update = flag.Bool("update", false, "write the results into the golden files")
-
-// plant writes the files of an archive but the wanted ones below a new root.
-func plant(t *testing.T, a *txtar.Archive) string {
-	t.Helper()
-	root := t.TempDir()
-	for _, f := range a.Files {
-		if strings.HasPrefix(f.Name, "want") {
-			continue
-		}
-		path := filepath.Join(root, f.Name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		mode := os.FileMode(0o644)
-		if bytes.HasPrefix(f.Data, []byte("#!")) {
-			mode = 0o755
-		}
-		if err := os.WriteFile(path, f.Data, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
-
-func TestStatusOfRecordedHosts(t *testing.T) {
-	files, err := filepath.Glob("testdata/status/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no recorded hosts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			root := plant(t, a)
-			got, err := json.MarshalIndent(Read(context.Background(), Options{Root: root}), "", "  ")
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(bytes.ReplaceAll(got, []byte(root), nil), '\n')
-			i := slices.IndexFunc(a.Files, func(f txtar.File) bool { return f.Name == "want.json" })
-			if *update {
-				a.Files[i].Data = got
-				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal(got, a.Files[i].Data) {
-				t.Errorf("status differs; got:\n%s", got)
-			}
-		})
-	}
-}
 
 // TestStatusContract checks the keys that other programs rely on.
 func TestStatusContract(t *testing.T) {
@@ -226,37 +165,18 @@ func TestParseProfiles(t *testing.T) {
 	}
 }
 
-func TestWithModule(t *testing.T) {
-	tests := []struct {
-		active  []string
-		add     string
-		without []string
-		want    string
-	}{
-		{[]string{"lockdown", "capability", "landlock", "yama", "apparmor", "tomoyo", "bpf"}, "selinux", []string{"apparmor", "tomoyo"}, "lsm=lockdown,landlock,yama,selinux,bpf"},
-		{[]string{"lockdown", "capability", "landlock"}, "apparmor", nil, "lsm=lockdown,landlock,apparmor"},
-		{[]string{"apparmor"}, "apparmor", nil, "lsm=apparmor"},
-		{nil, "selinux", nil, "lsm=selinux"},
-	}
-	for _, test := range tests {
-		if got := withModule(test.active, test.add, test.without...); got != test.want {
-			t.Errorf("withModule(%v, %s) = %s, want %s", test.active, test.add, got, test.want)
-		}
-	}
-}
-
-func TestParseConfig(t *testing.T) {
-	got := parseConfig([]byte("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_LSM=\"a,b\"\n#comment\nX=1\nCONFIG_\n# CONFIG_C is\n"))
-	want := map[string]string{"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_LSM": "a,b"}
+func TestParseKernelConfig(t *testing.T) {
+	got := ParseKernelConfig([]byte("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_LSM=\"a,b\"\n#comment\nX=1\nCONFIG_\n# CONFIG_C is\n"))
+	want := KernelConfig{"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_LSM": "a,b"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v", got)
 	}
 }
 
-func FuzzParseConfig(f *testing.F) {
+func FuzzParseKernelConfig(f *testing.F) {
 	f.Add([]byte("CONFIG_A=y\n# CONFIG_B is not set\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		for name := range parseConfig(text) {
+		for name := range ParseKernelConfig(text) {
 			if !strings.HasPrefix(name, "CONFIG_") {
 				t.Fatalf("%q", name)
 			}

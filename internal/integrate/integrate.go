@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+// Package integrate plans how container engines start their containers through
+// Palisade, and how that is undone, and reads whether they do. Plans are edits of
+// package configfile; the formatting of what is there, and its comments, stay.
+package integrate
 
 import (
 	"bytes"
@@ -13,9 +16,11 @@ import (
 	"strings"
 
 	toml "github.com/pelletier/go-toml/v2"
+
+	"github.com/palisade-sec/palisade/internal/configfile"
 )
 
-// Engines are the names that [Integrate] takes.
+// Engines are the names that [Plan] takes.
 func Engines() []string { return []string{"docker", "podman", "containerd", "crio", "libvirt"} }
 
 // Integration is a plan for one engine.
@@ -27,13 +32,13 @@ type Integration struct {
 	// File is the configuration file that the snippet belongs to.
 	File string `json:"file"`
 	// Edits is what would be written; empty when nothing is to be done.
-	Edits []Edit `json:"-"`
+	Edits []configfile.Edit `json:"-"`
 	// Next are the steps that a person takes afterwards.
 	Next []string `json:"next"`
 }
 
-// IntegrateOptions says how.
-type IntegrateOptions struct {
+// Options says how.
+type Options struct {
 	// Root stands for /.
 	Root string
 	// Wrapper is the absolute path of palisade-oci, for libvirt of palisade-lxc.
@@ -45,10 +50,10 @@ type IntegrateOptions struct {
 // ErrEngine is the error of an engine that is not known.
 var ErrEngine = errors.New("unknown engine")
 
-// Integrate plans how an engine gets to know the wrapper runtime. It reads the
+// Plan plans how an engine gets to know the wrapper runtime. It reads the
 // engine's configuration and writes nothing. The formatting of what is there,
 // and its comments, stay.
-func Integrate(engine string, o IntegrateOptions) (Integration, error) {
+func Plan(engine string, o Options) (Integration, error) {
 	if !filepath.IsAbs(o.Wrapper) || strings.ContainsAny(o.Wrapper, "\x00\n\"\\") {
 		return Integration{}, fmt.Errorf("wrapper runtime %q: want an absolute path without quotes", o.Wrapper)
 	}
@@ -74,7 +79,6 @@ func Integrate(engine string, o IntegrateOptions) (Integration, error) {
 }
 
 const (
-	dockerFile     = "/etc/docker/daemon.json"
 	podmanFile     = "/etc/containers/containers.conf.d/50-palisade.conf"
 	containerdFile = "/etc/containerd/config.toml"
 	crioFile       = "/etc/crio/crio.conf.d/50-palisade.conf"
@@ -82,55 +86,39 @@ const (
 	runtimeClass = "Kubernetes: a RuntimeClass with 'handler: " + RuntimeName + "', and runtimeClassName in the pod"
 )
 
-func (o IntegrateOptions) path(name string) string { return filepath.Join(o.Root, name) }
+func (o Options) path(name string) string { return filepath.Join(o.Root, name) }
 
-func (o IntegrateOptions) edit(name string, change func(before []byte) ([]byte, error)) ([]Edit, error) {
-	before, err := readConfigFile(o.path(name))
+func (o Options) edit(name string, change func(before []byte) ([]byte, error)) ([]configfile.Edit, error) {
+	before, err := configfile.Read(o.path(name))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	after, err := change(before)
 	if err != nil {
-		return nil, fmt.Errorf("%s%s: %w", name, position(before, err), err)
+		return nil, fmt.Errorf("%s%s: %w", name, configfile.Position(before, err), err)
 	}
-	e := Edit{Path: name, Before: before, After: after, Backup: name + backupSuffix}
+	e := configfile.Edit{Path: name, Before: before, After: after, Backup: name + configfile.BackupSuffix}
 	if !e.Changes() {
 		return nil, nil
 	}
-	return []Edit{e}, nil
+	return []configfile.Edit{e}, nil
 }
 
-// position is ":LINE:COLUMN" of an error in a text, where the parser tells.
-func position(text []byte, err error) string {
-	var inJSON *json.SyntaxError
-	var inTOML *toml.DecodeError
-	switch {
-	case errors.As(err, &inJSON) && inJSON.Offset > 0 && inJSON.Offset <= int64(len(text)):
-		before := text[:inJSON.Offset-1]
-		return fmt.Sprintf(":%d:%d", bytes.Count(before, []byte("\n"))+1, len(before)-bytes.LastIndexByte(before, '\n'))
-	case errors.As(err, &inTOML):
-		row, column := inTOML.Position()
-		return fmt.Sprintf(":%d:%d", row, column)
-	}
-	return ""
-}
-
-func (o IntegrateOptions) docker() (Integration, error) {
+func (o Options) docker() (Integration, error) {
 	runtime := fmt.Sprintf("{\"path\": %q}", o.Wrapper)
-	members := fmt.Sprintf("\"runtimes\": {\n  %q: %s\n}", RuntimeName, runtime)
-	if o.Default {
-		members += fmt.Sprintf(",\n\"default-runtime\": %q", RuntimeName)
+	snippet, err := dockerAdd([]byte("{}\n"), o, runtime)
+	if err != nil {
+		return Integration{}, err
 	}
 	i := Integration{
-		Engine: "docker", File: dockerFile,
-		Snippet: "{\n  " + reindent(members, "  ") + "\n}\n",
+		Engine: "docker", File: configfile.DockerDaemon,
+		Snippet: string(snippet),
 		Next: []string{
 			"systemctl reload docker   (or SIGHUP; a new default runtime needs a restart)",
 			"docker run --runtime " + RuntimeName + " IMAGE",
 		},
 	}
-	var err error
-	i.Edits, err = o.edit(dockerFile, func(before []byte) ([]byte, error) {
+	i.Edits, err = o.edit(configfile.DockerDaemon, func(before []byte) ([]byte, error) {
 		if len(bytes.TrimSpace(before)) == 0 {
 			return []byte(i.Snippet), nil
 		}
@@ -139,75 +127,66 @@ func (o IntegrateOptions) docker() (Integration, error) {
 	return i, err
 }
 
-func dockerAdd(text []byte, o IntegrateOptions, runtime string) ([]byte, error) {
-	doc, err := parseDocument(text)
+func dockerAdd(text []byte, o Options, runtime string) ([]byte, error) {
+	doc, err := configfile.ParseJSON(text)
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := doc.find("runtimes"); ok {
-		inner, err := parseObject(text, m.valueStart)
-		if err != nil {
-			return nil, fmt.Errorf("runtimes %w", err)
+	inner, ok, err := doc.Root().Object("runtimes")
+	if err == nil && !ok {
+		if err = doc.Root().Set("runtimes", "{}"); err == nil {
+			inner, _, err = doc.Root().Object("runtimes")
 		}
-		if old, has := inner.find(RuntimeName); !has || !sameJSON(text[old.valueStart:old.last], runtime) {
-			text = setMember(text, inner, RuntimeName, runtime)
-		}
-	} else {
-		text = setMember(text, doc, "runtimes", fmt.Sprintf("{\n%s%q: %s\n}", indentStep(text), RuntimeName, runtime))
 	}
-	if o.Default {
-		if doc, err = parseDocument(text); err != nil {
-			return nil, err
-		}
-		text = setMember(text, doc, "default-runtime", strconv.Quote(RuntimeName))
+	if err != nil {
+		return nil, err
 	}
+	if !configfile.SameJSON(inner.Get(RuntimeName), runtime) {
+		err = inner.Set(RuntimeName, runtime)
+	}
+	if err == nil && o.Default {
+		err = doc.Root().Set("default-runtime", strconv.Quote(RuntimeName))
+	}
+	if err != nil {
+		return nil, err
+	}
+	text = doc.Bytes()
 	if !json.Valid(text) {
 		return nil, errors.New("the edit would not be valid JSON; add the snippet by hand")
 	}
 	return text, nil
 }
 
-func sameJSON(a []byte, b string) bool {
-	var x, y bytes.Buffer
-	return json.Compact(&x, a) == nil && json.Compact(&y, []byte(b)) == nil && bytes.Equal(x.Bytes(), y.Bytes())
-}
-
 // dockerRemove takes the runtime away from a file that was edited since.
 func dockerRemove(text, original []byte) ([]byte, error) {
-	doc, err := parseDocument(text)
+	doc, err := configfile.ParseJSON(text)
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := doc.find("default-runtime"); ok && string(text[m.valueStart:m.last]) == strconv.Quote(RuntimeName) {
-		old := ""
-		if len(original) > 0 {
-			if was, err := parseDocument(original); err == nil {
-				if m, ok := was.find("default-runtime"); ok {
-					old = string(original[m.valueStart:m.last])
-				}
-			}
+	root := doc.Root()
+	if string(root.Get("default-runtime")) == strconv.Quote(RuntimeName) {
+		var old []byte
+		if was, err := configfile.ParseJSON(original); err == nil {
+			old = was.Root().Get("default-runtime")
 		}
-		if old != "" {
-			text = setMember(text, doc, "default-runtime", old)
-		} else {
-			text = removeMember(text, doc, "default-runtime")
-		}
-		if doc, err = parseDocument(text); err != nil {
+		if old == nil {
+			root.Remove("default-runtime")
+		} else if err := root.Set("default-runtime", string(old)); err != nil {
 			return nil, err
 		}
 	}
-	if m, ok := doc.find("runtimes"); ok {
-		inner, err := parseObject(text, m.valueStart)
-		if err != nil {
-			return nil, fmt.Errorf("runtimes %w", err)
-		}
-		if len(inner.members) == 1 && inner.members[0].key == RuntimeName {
-			text = removeMember(text, doc, "runtimes")
+	inner, ok, err := root.Object("runtimes")
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		if inner.Len() == 1 && inner.Get(RuntimeName) != nil {
+			root.Remove("runtimes")
 		} else {
-			text = removeMember(text, inner, RuntimeName)
+			inner.Remove(RuntimeName)
 		}
 	}
-	return text, nil
+	return doc.Bytes(), nil
 }
 
 const (
@@ -215,7 +194,7 @@ const (
 	blockEnd   = "# END palisade\n"
 )
 
-func (o IntegrateOptions) podmanSnippet() string {
+func (o Options) podmanSnippet() string {
 	s := blockBegin
 	if o.Default {
 		s += fmt.Sprintf("[engine]\nruntime = %q\n\n", RuntimeName)
@@ -223,7 +202,7 @@ func (o IntegrateOptions) podmanSnippet() string {
 	return s + fmt.Sprintf("[engine.runtimes]\n%s = [%q]\n", RuntimeName, o.Wrapper) + blockEnd
 }
 
-func (o IntegrateOptions) crioSnippet() string {
+func (o Options) crioSnippet() string {
 	s := blockBegin
 	if o.Default {
 		s += fmt.Sprintf("[crio.runtime]\ndefault_runtime = %q\n\n", RuntimeName)
@@ -232,7 +211,7 @@ func (o IntegrateOptions) crioSnippet() string {
 }
 
 // dropIn is the plan for engines that read a folder of files: one of our own.
-func (o IntegrateOptions) dropIn(engine, file, snippet string, next []string) (Integration, error) {
+func (o Options) dropIn(engine, file, snippet string, next []string) (Integration, error) {
 	i := Integration{Engine: engine, File: file, Snippet: snippet, Next: next}
 	var err error
 	i.Edits, err = o.edit(file, func(before []byte) ([]byte, error) {
@@ -247,7 +226,7 @@ func (o IntegrateOptions) dropIn(engine, file, snippet string, next []string) (I
 // containerdPlugin is the plugin that has the runtimes, by configuration version.
 var containerdPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 
-func (o IntegrateOptions) containerd() (Integration, error) {
+func (o Options) containerd() (Integration, error) {
 	i := Integration{Engine: "containerd", File: containerdFile, Next: []string{
 		"systemctl restart containerd",
 		"ctr run --runc-binary " + o.Wrapper + " IMAGE NAME COMMAND",
@@ -264,7 +243,7 @@ func (o IntegrateOptions) containerd() (Integration, error) {
 
 // containerdAdd gives the edited file and the snippet that the edit puts into
 // effect.
-func (o IntegrateOptions) containerdAdd(before []byte) (text []byte, snippet string, err error) {
+func (o Options) containerdAdd(before []byte) (text []byte, snippet string, err error) {
 	config, version, err := containerdVersion(before)
 	if err != nil {
 		return nil, "", err
@@ -315,7 +294,7 @@ func containerdVersion(text []byte) (map[string]any, int64, error) {
 // whoever writes pods is not the host.
 const passedOn = "io.github.palisade-sec.request"
 
-func (o IntegrateOptions) containerdBlock(plugin string, config map[string]any, withDefault bool) string {
+func (o Options) containerdBlock(plugin string, config map[string]any, withDefault bool) string {
 	table := fmt.Sprintf("plugins.%q.containerd", plugin)
 	s := blockBegin
 	if withDefault {
@@ -417,10 +396,10 @@ func unsetDefaultRuntime(text []byte) []byte {
 }
 
 // checkContainerd reads the result as containerd would.
-func checkContainerd(text []byte, plugin string, o IntegrateOptions) error {
+func checkContainerd(text []byte, plugin string, o Options) error {
 	var config map[string]any
 	if err := toml.Unmarshal(text, &config); err != nil {
-		// Not wrapped: its position is one of the edited text.
+		// Not wrapped: its configfile.Position is one of the edited text.
 		return fmt.Errorf("the edit would not be valid (%s); add the snippet by hand", err.Error())
 	}
 	containerd := dig(config, "plugins", plugin, "containerd")
@@ -431,27 +410,27 @@ func checkContainerd(text []byte, plugin string, o IntegrateOptions) error {
 	return nil
 }
 
-// Disintegrate plans how an engine forgets the wrapper. A file that is still
+// PlanUndo plans how an engine forgets the wrapper. A file that is still
 // as Palisade left it becomes what it was to the byte; from one that was edited
 // since, only what Palisade put there is taken.
-func Disintegrate(engine string, o IntegrateOptions) (Integration, error) {
+func PlanUndo(engine string, o Options) (Integration, error) {
 	if engine == "libvirt" {
 		return o.unlibvirt()
 	}
-	file := map[string]string{"docker": dockerFile, "podman": podmanFile, "containerd": containerdFile, "crio": crioFile}[engine]
+	file := map[string]string{"docker": configfile.DockerDaemon, "podman": podmanFile, "containerd": containerdFile, "crio": crioFile}[engine]
 	if file == "" {
 		return Integration{}, fmt.Errorf("%w %q", ErrEngine, engine)
 	}
 	i := Integration{Engine: engine, File: file, Next: []string{"restart " + engine}}
-	current, err := readConfigFile(o.path(file))
+	current, err := configfile.Read(o.path(file))
 	if err != nil {
 		return i, fmt.Errorf("%s: %w", file, err)
 	}
-	original, kept, err := readBackup(o.path(file))
+	original, kept, err := configfile.ReadBackup(o.path(file))
 	if err != nil {
-		return i, fmt.Errorf("%s: %w", file+backupSuffix, err)
+		return i, fmt.Errorf("%s: %w", file+configfile.BackupSuffix, err)
 	}
-	e := Edit{Path: file, Before: current, After: current}
+	e := configfile.Edit{Path: file, Before: current, After: current}
 	if current != nil {
 		if e.After, err = without(engine, current, original); err != nil {
 			return i, fmt.Errorf("%s: %w", file, err)
@@ -469,11 +448,11 @@ func Disintegrate(engine string, o IntegrateOptions) (Integration, error) {
 		i.Edits = append(i.Edits, e)
 	}
 	if kept {
-		b, err := readConfigFile(o.path(file + backupSuffix))
+		b, err := configfile.Read(o.path(file + configfile.BackupSuffix))
 		if err != nil {
 			return i, err
 		}
-		i.Edits = append(i.Edits, Edit{Path: file + backupSuffix, Before: b})
+		i.Edits = append(i.Edits, configfile.Edit{Path: file + configfile.BackupSuffix, Before: b})
 	}
 	return i, nil
 }
@@ -488,8 +467,8 @@ func without(engine string, current, original []byte) ([]byte, error) {
 // blank tells whether a configuration says nothing any more.
 func blank(engine string, text []byte) bool {
 	if engine == "docker" {
-		doc, err := parseDocument(text)
-		return err == nil && len(doc.members) == 0
+		doc, err := configfile.ParseJSON(text)
+		return err == nil && doc.Root().Len() == 0
 	}
 	var config map[string]any
 	if toml.Unmarshal(text, &config) != nil {
@@ -501,7 +480,7 @@ func blank(engine string, text []byte) bool {
 
 func sameConfig(engine string, a, b []byte) bool {
 	if engine == "docker" {
-		return sameJSON(a, string(b))
+		return configfile.SameJSON(a, string(b))
 	}
 	return bytes.Equal(bytes.TrimSpace(a), bytes.TrimSpace(b))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package enable
 
 import (
 	"context"
@@ -16,27 +16,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/target"
 )
 
 // debianFacts is a Debian 12 host as installed.
-func debianFacts() EnableFacts {
-	return EnableFacts{
+func debianFacts() Facts {
+	return Facts{
 		Distribution: "debian", Pretty: "Debian GNU/Linux 12 (bookworm)", Packages: map[string]bool{"apparmor": true},
 		Kernels: []KernelFacts{{Release: "6.1.0-56-amd64", SELinux: target.Yes, AppArmor: target.Yes, LSM: "landlock,lockdown,yama,integrity,apparmor,selinux,bpf"}},
 		HasGrub: true, Cmdline: "quiet", RootFS: "ext4", FreeMiB: 5000,
-		Status: &Status{
-			SELinux:  SELinuxStatus{SELinux: target.SELinux{State: target.Off, Mode: "disabled"}},
-			AppArmor: AppArmorStatus{AppArmor: target.AppArmor{State: target.Enforcing}, Profiles: map[string]int{"enforce": 3}},
+		Status: &hostfacts.Status{
+			SELinux:  hostfacts.SELinuxStatus{SELinux: target.SELinux{State: target.Off, Mode: "disabled"}},
+			AppArmor: hostfacts.AppArmorStatus{AppArmor: target.AppArmor{State: target.Enforcing}, Profiles: map[string]int{"enforce": 3}},
 		},
 		Files: map[string][]byte{},
 	}
 }
 
-func permissive(f *EnableFacts) {
-	f.Status.SELinux = SELinuxStatus{SELinux: target.SELinux{State: target.Off, Mode: "permissive"}}
-	f.Status.AppArmor = AppArmorStatus{}
+func permissive(f *Facts) {
+	f.Status.SELinux = hostfacts.SELinuxStatus{SELinux: target.SELinux{State: target.Off, Mode: "permissive"}}
+	f.Status.AppArmor = hostfacts.AppArmorStatus{}
 	f.Policy, f.Labelled, f.Relabelled, f.ModuleIn = true, true, true, true
 	for _, name := range []string{"selinux-policy-default", "policycoreutils", "selinux-utils", "auditd"} {
 		f.Packages[name] = true
@@ -51,45 +53,45 @@ func permissive(f *EnableFacts) {
 func TestPlanEnable(t *testing.T) {
 	tests := []struct {
 		name, mechanism string
-		change          func(*EnableFacts)
-		options         EnableOptions
+		change          func(*Facts)
+		options         Options
 		stage           string
 		pending         string // IDs, in order
 		blocked         string // part of the first blocker
 	}{
 		{name: "debian", mechanism: "selinux", stage: "off", pending: "packages container-policy labels mode command-line"},
-		{name: "with docker", mechanism: "selinux", change: func(f *EnableFacts) { f.Docker = true }, stage: "off", pending: "packages container-policy labels docker mode command-line"},
-		{name: "own container types", mechanism: "selinux", change: func(f *EnableFacts) { f.ForeignTypes = true }, stage: "off", pending: "packages labels mode command-line"},
-		{name: "before the reboot", mechanism: "selinux", change: func(f *EnableFacts) { s := f.Status; permissive(f); f.Status = s; s.SELinux.Mode = "disabled" }, stage: "waiting for the reboot"},
-		{name: "first boot", mechanism: "selinux", change: func(f *EnableFacts) { permissive(f); f.Relabelled = false }, stage: "permissive", pending: "relabel"},
-		{name: "no log yet", mechanism: "selinux", change: func(f *EnableFacts) { permissive(f); f.Review.Source = "" }, stage: "permissive"},
-		{name: "denials", mechanism: "selinux", change: func(f *EnableFacts) { permissive(f); f.Review.Open = []ReviewedDenial{{Source: "a_t"}} }, stage: "permissive"},
-		{name: "denials accepted", mechanism: "selinux", change: func(f *EnableFacts) { permissive(f); f.Review.Open = []ReviewedDenial{{Source: "a_t"}} }, options: EnableOptions{AcceptDenials: true}, stage: "permissive, ready to enforce", pending: "mode"},
+		{name: "with docker", mechanism: "selinux", change: func(f *Facts) { f.Docker = true }, stage: "off", pending: "packages container-policy labels docker mode command-line"},
+		{name: "own container types", mechanism: "selinux", change: func(f *Facts) { f.ForeignTypes = true }, stage: "off", pending: "packages labels mode command-line"},
+		{name: "before the reboot", mechanism: "selinux", change: func(f *Facts) { s := f.Status; permissive(f); f.Status = s; s.SELinux.Mode = "disabled" }, stage: "waiting for the reboot"},
+		{name: "first boot", mechanism: "selinux", change: func(f *Facts) { permissive(f); f.Relabelled = false }, stage: "permissive", pending: "relabel"},
+		{name: "no log yet", mechanism: "selinux", change: func(f *Facts) { permissive(f); f.Review.Source = "" }, stage: "permissive"},
+		{name: "denials", mechanism: "selinux", change: func(f *Facts) { permissive(f); f.Review.Open = []ReviewedDenial{{Source: "a_t"}} }, stage: "permissive"},
+		{name: "denials accepted", mechanism: "selinux", change: func(f *Facts) { permissive(f); f.Review.Open = []ReviewedDenial{{Source: "a_t"}} }, options: Options{AcceptDenials: true}, stage: "permissive, ready to enforce", pending: "mode"},
 		{name: "clean", mechanism: "selinux", change: permissive, stage: "permissive, ready to enforce", pending: "mode"},
-		{name: "enforcing", mechanism: "selinux", change: func(f *EnableFacts) {
+		{name: "enforcing", mechanism: "selinux", change: func(f *Facts) {
 			permissive(f)
 			f.Status.SELinux.State, f.Status.SELinux.Mode = target.Enforcing, "enforcing"
 			f.Files[selinuxConfig] = []byte("SELINUX=enforcing\nSELINUXTYPE=default\n")
 		}, stage: "enforcing"},
-		{name: "fedora", mechanism: "selinux", change: func(f *EnableFacts) { f.Distribution, f.Pretty = "fedora", "Fedora Linux 42" }, blocked: "Fedora Linux 42 is not known"},
-		{name: "old kernel beside", mechanism: "selinux", change: func(f *EnableFacts) {
+		{name: "fedora", mechanism: "selinux", change: func(f *Facts) { f.Distribution, f.Pretty = "fedora", "Fedora Linux 42" }, blocked: "Fedora Linux 42 is not known"},
+		{name: "old kernel beside", mechanism: "selinux", change: func(f *Facts) {
 			f.Kernels = append(f.Kernels, KernelFacts{Release: "6.9-custom", SELinux: target.No})
 		}, blocked: "6.9-custom is built without CONFIG_SECURITY_SELINUX"},
-		{name: "no kernel", mechanism: "selinux", change: func(f *EnableFacts) { f.Kernels = nil }, blocked: "no kernel"},
-		{name: "no grub", mechanism: "selinux", change: func(f *EnableFacts) { f.HasGrub = false }, blocked: "no GRUB"},
-		{name: "lsm given", mechanism: "selinux", change: func(f *EnableFacts) { f.Cmdline = "quiet lsm=landlock,yama,apparmor,bpf" }, blocked: "change it to lsm=landlock,yama,selinux,bpf"},
-		{name: "selinux=0", mechanism: "selinux", change: func(f *EnableFacts) { f.Cmdline = "selinux=0" }, blocked: "has selinux=0"},
-		{name: "overlay root", mechanism: "selinux", change: func(f *EnableFacts) { f.RootFS = "overlay" }, blocked: "keeps no labels"},
-		{name: "full disk", mechanism: "selinux", change: func(f *EnableFacts) { f.FreeMiB = 100 }, blocked: "100 MiB are free"},
-		{name: "broken daemon.json", mechanism: "selinux", change: func(f *EnableFacts) { f.Docker = true; f.Files[dockerFile] = []byte("{\n]") }, blocked: "/etc/docker/daemon.json:2:1"},
+		{name: "no kernel", mechanism: "selinux", change: func(f *Facts) { f.Kernels = nil }, blocked: "no kernel"},
+		{name: "no grub", mechanism: "selinux", change: func(f *Facts) { f.HasGrub = false }, blocked: "no GRUB"},
+		{name: "lsm given", mechanism: "selinux", change: func(f *Facts) { f.Cmdline = "quiet lsm=landlock,yama,apparmor,bpf" }, blocked: "change it to lsm=landlock,yama,selinux,bpf"},
+		{name: "selinux=0", mechanism: "selinux", change: func(f *Facts) { f.Cmdline = "selinux=0" }, blocked: "has selinux=0"},
+		{name: "overlay root", mechanism: "selinux", change: func(f *Facts) { f.RootFS = "overlay" }, blocked: "keeps no labels"},
+		{name: "full disk", mechanism: "selinux", change: func(f *Facts) { f.FreeMiB = 100 }, blocked: "100 MiB are free"},
+		{name: "broken daemon.json", mechanism: "selinux", change: func(f *Facts) { f.Docker = true; f.Files[configfile.DockerDaemon] = []byte("{\n]") }, blocked: "/etc/docker/daemon.json:2:1"},
 		{name: "apparmor on", mechanism: "apparmor", stage: "enforcing"},
-		{name: "apparmor without tools", mechanism: "apparmor", change: func(f *EnableFacts) { f.Packages = map[string]bool{} }, stage: "active without its tools", pending: "packages"},
-		{name: "apparmor not first", mechanism: "apparmor", change: func(f *EnableFacts) {
+		{name: "apparmor without tools", mechanism: "apparmor", change: func(f *Facts) { f.Packages = map[string]bool{} }, stage: "active without its tools", pending: "packages"},
+		{name: "apparmor not first", mechanism: "apparmor", change: func(f *Facts) {
 			f.Kernels[0].LSM = "landlock,selinux,apparmor"
 			f.Status.AppArmor.State = target.Off
 		}, stage: "off", pending: "command-line"},
 		{name: "apparmor beside selinux", mechanism: "apparmor", change: permissive, blocked: "exclude each other"},
-		{name: "apparmor=0", mechanism: "apparmor", change: func(f *EnableFacts) { f.Cmdline = "apparmor=0" }, blocked: "apparmor=0"},
+		{name: "apparmor=0", mechanism: "apparmor", change: func(f *Facts) { f.Cmdline = "apparmor=0" }, blocked: "apparmor=0"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -97,7 +99,7 @@ func TestPlanEnable(t *testing.T) {
 			if test.change != nil {
 				test.change(&f)
 			}
-			p, err := PlanEnable(test.mechanism, f, test.options)
+			p, err := NewPlan(test.mechanism, f, test.options)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +124,7 @@ func TestPlanEnable(t *testing.T) {
 			}
 		})
 	}
-	if _, err := PlanEnable("smack", debianFacts(), EnableOptions{}); !errors.Is(err, ErrMechanism) {
+	if _, err := NewPlan("smack", debianFacts(), Options{}); !errors.Is(err, ErrMechanism) {
 		t.Errorf("smack: %v", err)
 	}
 }
@@ -257,7 +259,7 @@ func TestEnableAndUndo(t *testing.T) {
 	canLabel(t)
 	h := newFakeHost(t)
 	before := h.files(t)
-	p, err := Enable(context.Background(), h.root, "selinux", EnableOptions{}, h, nil)
+	p, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,8 +270,8 @@ func TestEnableAndUndo(t *testing.T) {
 	if got := grubCmdline(filepath.Join(h.root, "/etc/default")); got != "net.ifnames=0 selinux=1 security=selinux quiet" {
 		t.Errorf("command line %q", got)
 	}
-	if want := "{\n\t\"debug\": true,\n\t\"selinux-enabled\": true\n}\n"; after[dockerFile] != want {
-		t.Errorf("daemon.json:\n%s", after[dockerFile])
+	if want := "{\n\t\"debug\": true,\n\t\"selinux-enabled\": true\n}\n"; after[configfile.DockerDaemon] != want {
+		t.Errorf("daemon.json:\n%s", after[configfile.DockerDaemon])
 	}
 	config, err := os.ReadFile(filepath.Join(h.root, selinuxConfig))
 	if err != nil || string(config) != "# the package's\nSELINUX=permissive\nSELINUXTYPE=default\n" {
@@ -280,20 +282,20 @@ func TestEnableAndUndo(t *testing.T) {
 	}
 	// Again: nothing.
 	h.log = nil
-	if _, err := Enable(context.Background(), h.root, "selinux", EnableOptions{}, h, nil); err != nil || len(h.log) != 0 {
+	if _, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil); err != nil || len(h.log) != 0 {
 		t.Errorf("the second time: %q, %v", h.log, err)
 	}
 	// Somebody edits a file in between: only our part goes.
-	h.put(t, dockerFile, "{\n\t\"debug\": false,\n\t\"selinux-enabled\": true\n}\n")
-	kept, err := Disable(context.Background(), h.root, "selinux", h, nil)
+	h.put(t, configfile.DockerDaemon, "{\n\t\"debug\": false,\n\t\"selinux-enabled\": true\n}\n")
+	kept, err := Undo(context.Background(), h.root, "selinux", h, nil)
 	if err != nil || len(kept) > 0 {
 		t.Fatalf("kept %v, %v", kept, err)
 	}
-	before[dockerFile] = "{\n\t\"debug\": false\n}\n"
+	before[configfile.DockerDaemon] = "{\n\t\"debug\": false\n}\n"
 	if got := h.files(t); !maps.Equal(got, before) {
 		t.Errorf("after undoing: %v", difference(before, got))
 	}
-	if kept, err := Disable(context.Background(), h.root, "selinux", h, nil); err != nil || len(kept) > 0 {
+	if kept, err := Undo(context.Background(), h.root, "selinux", h, nil); err != nil || len(kept) > 0 {
 		t.Errorf("undoing twice: %v, %v", kept, err)
 	}
 }
@@ -321,7 +323,7 @@ func TestEnableFails(t *testing.T) {
 		h := newFakeHost(t)
 		before := h.files(t)
 		h.failAt = n
-		if _, err := Enable(context.Background(), h.root, "selinux", EnableOptions{}, h, nil); !errors.Is(err, errFake) {
+		if _, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil); !errors.Is(err, errFake) {
 			t.Fatalf("command %d: %v", n, err)
 		}
 		// The kernel's command line must not be half set.
@@ -333,11 +335,11 @@ func TestEnableFails(t *testing.T) {
 		again := *h
 		again.failAt = -1
 		if n%2 == 0 {
-			if _, err := Enable(context.Background(), h.root, "selinux", EnableOptions{}, &again, nil); err != nil {
+			if _, err := Apply(context.Background(), h.root, "selinux", Options{}, &again, nil); err != nil {
 				t.Errorf("command %d, repeated: %v", n, err)
 			}
 		}
-		if _, err := Disable(context.Background(), h.root, "selinux", &again, nil); err != nil {
+		if _, err := Undo(context.Background(), h.root, "selinux", &again, nil); err != nil {
 			t.Fatalf("command %d, undone: %v", n, err)
 		}
 		if got := h.files(t); !maps.Equal(got, before) {
@@ -351,13 +353,13 @@ func TestEnableIsBlocked(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.root, "/usr/sbin/update-grub")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Enable(context.Background(), h.root, "selinux", EnableOptions{}, h, nil); !errors.Is(err, ErrBlocked) {
+	if _, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil); !errors.Is(err, ErrBlocked) {
 		t.Errorf("error %v", err)
 	}
 	if len(h.log) > 0 {
 		t.Errorf("commands %q", h.log)
 	}
-	if _, err := GatherEnable(context.Background(), t.TempDir()); err == nil {
+	if _, err := Gather(context.Background(), t.TempDir()); err == nil {
 		t.Error("an empty folder is a host")
 	}
 }
@@ -366,5 +368,24 @@ func TestSetShellVariables(t *testing.T) {
 	got := setShellVariables([]byte("# SELINUX=x\n SELINUX=disabled\nSETLOCALDEFS=0"), [][2]string{{"SELINUX", "permissive"}, {"SELINUXTYPE", "default"}})
 	if want := "# SELINUX=x\nSELINUX=permissive\nSETLOCALDEFS=0\nSELINUXTYPE=default\n"; string(got) != want {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestWithModule(t *testing.T) {
+	tests := []struct {
+		active  []string
+		add     string
+		without []string
+		want    string
+	}{
+		{[]string{"lockdown", "capability", "landlock", "yama", "apparmor", "tomoyo", "bpf"}, "selinux", []string{"apparmor", "tomoyo"}, "lsm=lockdown,landlock,yama,selinux,bpf"},
+		{[]string{"lockdown", "capability", "landlock"}, "apparmor", nil, "lsm=lockdown,landlock,apparmor"},
+		{[]string{"apparmor"}, "apparmor", nil, "lsm=apparmor"},
+		{nil, "selinux", nil, "lsm=selinux"},
+	}
+	for _, test := range tests {
+		if got := withModule(test.active, test.add, test.without...); got != test.want {
+			t.Errorf("withModule(%v, %s) = %s, want %s", test.active, test.add, got, test.want)
+		}
 	}
 }

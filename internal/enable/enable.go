@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+// Package enable plans, applies and undoes the way to SELinux or AppArmor on a
+// host. Planning is pure: a [Plan] follows from [Facts]. What was done is kept in a
+// journal before it is done, so that it can be undone after a crash at any point.
+package enable
 
 import (
 	"errors"
@@ -8,13 +11,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/target"
 )
 
-// EnableFacts is what a plan to enable a security module is made of. It is a
+// Facts is what a plan to enable a security module is made of. It is a
 // value: planning is pure, and a plan can be tested without the host.
-type EnableFacts struct {
+type Facts struct {
 	// Distribution is ID of os-release, Like its ID_LIKE, Pretty the name.
 	Distribution, Like, Pretty string
 	// Packages are the installed Debian packages.
@@ -29,7 +34,7 @@ type EnableFacts struct {
 	// FreeMiB is the space on it, -1 when unknown.
 	FreeMiB int
 	// Status is that of the running host; nil for another tree.
-	Status *Status
+	Status *hostfacts.Status
 	// Files are the contents of the files that a plan may edit, nil when absent.
 	Files map[string][]byte
 	// Policy tells whether a policy is built, Labelled whether the files
@@ -82,7 +87,7 @@ type Step struct {
 	Why   string
 	// Done tells that the host has it already.
 	Done  bool
-	Edits []Edit
+	Edits []configfile.Edit
 	Run   [][]string
 	// Undo are the commands that take the step back, after its files.
 	Undo [][]string
@@ -90,8 +95,8 @@ type Step struct {
 	Packages []string
 }
 
-// EnablePlan is a plan to enable a security module.
-type EnablePlan struct {
+// Plan is a plan to enable a security module.
+type Plan struct {
 	Mechanism string // selinux or apparmor
 	// Stage says where the host is on the way.
 	Stage string
@@ -105,12 +110,12 @@ type EnablePlan struct {
 }
 
 // Pending are the steps that are not done.
-func (p EnablePlan) Pending() []Step {
+func (p Plan) Pending() []Step {
 	return slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return s.Done })
 }
 
-// EnableOptions are the decisions of the person.
-type EnableOptions struct {
+// Options are the decisions of the person.
+type Options struct {
 	// AcceptDenials goes on to enforcing with denials that are not settled.
 	AcceptDenials bool
 }
@@ -124,30 +129,30 @@ const (
 	neededSpaceMiB = 300
 )
 
-// EnableFiles are the files whose contents a plan needs to know.
-var EnableFiles = []string{selinuxConfig, grubDropIn, moduleFile, dockerFile}
+// Files are the files whose contents a plan needs to know.
+var Files = []string{selinuxConfig, grubDropIn, moduleFile, configfile.DockerDaemon}
 
 // ErrMechanism is the error of a module that is not known.
 var ErrMechanism = errors.New("unknown mechanism")
 
-// PlanEnable makes the plan for "selinux" or "apparmor". It is pure.
-func PlanEnable(mechanism string, f EnableFacts, o EnableOptions) (EnablePlan, error) {
+// NewPlan makes the plan for "selinux" or "apparmor". It is pure.
+func NewPlan(mechanism string, f Facts, o Options) (Plan, error) {
 	switch mechanism {
 	case "selinux":
 		return planSELinux(f, o), nil
 	case "apparmor":
 		return planAppArmor(f), nil
 	}
-	return EnablePlan{}, fmt.Errorf("%w %q", ErrMechanism, mechanism)
+	return Plan{}, fmt.Errorf("%w %q", ErrMechanism, mechanism)
 }
 
 // isDebian tells whether packages come by apt from Debian or what follows it.
-func (f EnableFacts) isDebian() bool {
+func (f Facts) isDebian() bool {
 	return f.Distribution == "debian" || f.Distribution == "ubuntu" || slices.Contains(strings.Fields(f.Like), "debian")
 }
 
 // common are the blockers that every plan has.
-func (f EnableFacts) common(p *EnablePlan, builtIn func(KernelFacts) target.Answer, option string) {
+func (f Facts) common(p *Plan, builtIn func(KernelFacts) target.Answer, option string) {
 	if !f.isDebian() {
 		p.Blockers = append(p.Blockers, fmt.Sprintf("%s is not known to this plan, which is for Debian and Ubuntu; Fedora, RHEL and SUSE have %s of their own", orUnknown(f.Pretty), p.Mechanism))
 	}
@@ -172,6 +177,31 @@ func (f EnableFacts) common(p *EnablePlan, builtIn func(KernelFacts) target.Answ
 	}
 }
 
+// withModule is the lsm= argument that keeps what is active and adds name.
+func withModule(active []string, name string, without ...string) string {
+	var list []string
+	for _, m := range active {
+		// The kernel puts these in by itself, and takes no order for them.
+		if m == "capability" || m == name || slices.Contains(without, m) {
+			continue
+		}
+		list = append(list, m)
+	}
+	// bpf goes last, so that its programs see only what the others let pass.
+	at := len(list)
+	if i := slices.Index(list, "bpf"); i >= 0 {
+		at = i
+	}
+	return "lsm=" + strings.Join(slices.Insert(list, at, name), ",")
+}
+
+func profiles(n int) string {
+	if n == 1 {
+		return "1 profile"
+	}
+	return fmt.Sprintf("%d profiles", n)
+}
+
 func orUnknown(s string) string {
 	if s == "" {
 		return "this distribution"
@@ -186,20 +216,20 @@ func lsmWith(word, mechanism string) string {
 }
 
 // commandLine is the step that makes the kernel start with the mechanism.
-func (f EnableFacts) commandLine(arguments, mechanism string) Step {
+func (f Facts) commandLine(arguments, mechanism string) Step {
 	text := []byte(fmt.Sprintf("# Written by 'palisade host enable %s', removed by its --undo.\nGRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX %s\"\n", mechanism, arguments))
 	before := f.Files[grubDropIn]
 	return Step{
 		ID: "command-line", Title: "have the kernel start with " + mechanism,
 		Why:   "the kernel takes one major module, and takes AppArmor when it is not told otherwise",
 		Done:  string(before) == string(text),
-		Edits: []Edit{{Path: grubDropIn, Before: before, After: text}},
+		Edits: []configfile.Edit{{Path: grubDropIn, Before: before, After: text}},
 		Run:   [][]string{{"update-grub"}},
 		Undo:  [][]string{{"update-grub"}},
 	}
 }
 
-func (f EnableFacts) packages(names ...string) Step {
+func (f Facts) packages(names ...string) Step {
 	var missing []string
 	for _, name := range names {
 		if !f.Packages[name] {
@@ -218,8 +248,8 @@ func (f EnableFacts) packages(names ...string) Step {
 	return s
 }
 
-func planAppArmor(f EnableFacts) EnablePlan {
-	p := EnablePlan{Mechanism: "apparmor"}
+func planAppArmor(f Facts) Plan {
+	p := Plan{Mechanism: "apparmor"}
 	f.common(&p, func(k KernelFacts) target.Answer { return k.AppArmor }, "CONFIG_SECURITY_APPARMOR")
 	if s := f.Status; s != nil && s.SELinux.State != target.Absent && s.SELinux.Mode != "disabled" && s.SELinux.Mode != "" || strings.Contains(f.Cmdline, "security=selinux") {
 		p.Blockers = append(p.Blockers, "SELinux is on, and the two exclude each other: 'palisade host enable selinux --undo' and a reboot come first")
@@ -228,7 +258,7 @@ func planAppArmor(f EnableFacts) EnablePlan {
 	// Debian's and Ubuntu's kernels take AppArmor by themselves.
 	byDefault := len(f.Kernels) > 0
 	for _, k := range f.Kernels {
-		list := splitList(k.LSM)
+		list := strings.Split(k.LSM, ",")
 		a, s := slices.Index(list, "apparmor"), slices.Index(list, "selinux")
 		byDefault = byDefault && a >= 0 && (s < 0 || a < s)
 	}
@@ -254,8 +284,8 @@ func planAppArmor(f EnableFacts) EnablePlan {
 	return p
 }
 
-func planSELinux(f EnableFacts, o EnableOptions) EnablePlan {
-	p := EnablePlan{Mechanism: "selinux"}
+func planSELinux(f Facts, o Options) Plan {
+	p := Plan{Mechanism: "selinux"}
 	f.common(&p, func(k KernelFacts) target.Answer { return k.SELinux }, "CONFIG_SECURITY_SELINUX")
 	for _, word := range strings.Fields(f.Cmdline) {
 		if word == "selinux=0" || word == "apparmor=1" || strings.HasPrefix(word, "security=") && word != "security=selinux" {
@@ -268,7 +298,7 @@ func planSELinux(f EnableFacts, o EnableOptions) EnablePlan {
 		p.Blockers = append(p.Blockers, "the root file system is "+f.RootFS+", which keeps no labels")
 	}
 	if s := f.Status; s != nil && s.AppArmor.State == target.Enforcing {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("AppArmor ends with the reboot: SELinux takes its place, and %s no longer hold", plural(s.AppArmor.Profiles["enforce"], "profile")))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("AppArmor ends with the reboot: SELinux takes its place, and %s no longer hold", profiles(s.AppArmor.Profiles["enforce"])))
 	}
 	if f.ForeignTypes {
 		p.Warnings = append(p.Warnings, "the policy has container types of its own; the container module is left out")
@@ -276,7 +306,7 @@ func planSELinux(f EnableFacts, o EnableOptions) EnablePlan {
 
 	active := f.Status != nil && f.Status.SELinux.Mode != "" && f.Status.SELinux.Mode != "disabled"
 	enforcing := active && f.Status.SELinux.State == target.Enforcing
-	mode := shellVariable(string(f.Files[selinuxConfig]), "SELINUX")
+	mode := hostfacts.ShellVariable(string(f.Files[selinuxConfig]), "SELINUX")
 
 	p.Steps = append(p.Steps, f.packages("selinux-policy-default", "policycoreutils", "selinux-utils", "auditd"))
 	wanted := "permissive"
@@ -320,11 +350,11 @@ func planSELinux(f EnableFacts, o EnableOptions) EnablePlan {
 }
 
 // readyToEnforce tells whether the log was read and has nothing left in it.
-func (f EnableFacts) readyToEnforce(o EnableOptions) bool {
+func (f Facts) readyToEnforce(o Options) bool {
 	return f.Policy && f.Labelled && f.Relabelled && (o.AcceptDenials || f.Review.Source != "" && len(f.Review.Open) == 0)
 }
 
-func (f EnableFacts) moduleStep(active bool) Step {
+func (f Facts) moduleStep(active bool) Step {
 	semodule := []string{"semodule", "-n"}
 	if active {
 		semodule = []string{"semodule"} // and load it
@@ -334,7 +364,7 @@ func (f EnableFacts) moduleStep(active bool) Step {
 		ID: "container-policy", Title: "add the types of containers to the policy",
 		Why:   "Debian's policy has none: Podman fails without them, and Docker labels nothing",
 		Done:  f.ModuleIn && string(f.Files[moduleFile]) == string(module),
-		Edits: []Edit{{Path: moduleFile, Before: f.Files[moduleFile], After: module}},
+		Edits: []configfile.Edit{{Path: moduleFile, Before: f.Files[moduleFile], After: module}},
 		Run:   [][]string{append(slices.Clone(semodule), "-i", moduleFile)},
 		Undo:  [][]string{append(slices.Clone(semodule), "-r", container.Name)},
 	}
@@ -342,7 +372,7 @@ func (f EnableFacts) moduleStep(active bool) Step {
 
 // labelStep labels all files. Before SELinux runs, labels are only attributes
 // that nobody looks at, so they can be set in advance.
-func (f EnableFacts) labelStep(active bool) Step {
+func (f Facts) labelStep(active bool) Step {
 	s := Step{
 		ID: "labels", Title: "label all files", Why: "the policy decides by label; a file without one can be used by hardly anybody",
 		Done: f.Labelled,
@@ -355,37 +385,37 @@ func (f EnableFacts) labelStep(active bool) Step {
 	return s
 }
 
-func (f EnableFacts) dockerStep(p *EnablePlan) Step {
+func (f Facts) dockerStep(p *Plan) Step {
 	s := Step{
 		ID: "docker", Title: "have Docker label its containers", Why: "without selinux-enabled, Docker starts containers without a label of their own",
 	}
-	before := f.Files[dockerFile]
+	before := f.Files[configfile.DockerDaemon]
 	after := []byte("{\n  \"selinux-enabled\": true\n}\n")
 	if len(strings.TrimSpace(string(before))) > 0 {
-		doc, err := parseDocument(before)
+		doc, err := configfile.ParseJSON(before)
+		if err == nil && string(doc.Root().Get("selinux-enabled")) != "true" {
+			err = doc.Root().Set("selinux-enabled", "true")
+		}
 		if err != nil {
-			p.Blockers = append(p.Blockers, fmt.Sprintf("%s%s: %v", dockerFile, position(before, err), err))
+			p.Blockers = append(p.Blockers, fmt.Sprintf("%s%s: %v", configfile.DockerDaemon, configfile.Position(before, err), err))
 			return s
 		}
-		after = setMember(before, doc, "selinux-enabled", "true")
-		if m, ok := doc.find("selinux-enabled"); ok && string(before[m.valueStart:m.last]) == "true" {
-			after = before
-		}
+		after = doc.Bytes()
 	}
-	s.Edits = []Edit{{Path: dockerFile, Before: before, After: after}}
+	s.Edits = []configfile.Edit{{Path: configfile.DockerDaemon, Before: before, After: after}}
 	s.Done = !s.Edits[0].Changes()
 	return s
 }
 
 // modeStep sets the mode of the next boot and, when the kernel is to follow,
 // that of now. The kernel goes first, and the file only when it could.
-func (f EnableFacts) modeStep(mode string, now bool) Step {
+func (f Facts) modeStep(mode string, now bool) Step {
 	before := f.Files[selinuxConfig]
 	after := setShellVariables(before, [][2]string{{"SELINUX", mode}, {"SELINUXTYPE", "default"}})
 	s := Step{
 		ID: "mode", Title: "set the mode to " + mode, Why: "permissive logs what enforcing would deny",
 		Done:  string(before) == string(after),
-		Edits: []Edit{{Path: selinuxConfig, Before: before, After: after}},
+		Edits: []configfile.Edit{{Path: selinuxConfig, Before: before, After: after}},
 	}
 	if mode == "enforcing" {
 		s.Why = "from here on what the policy does not allow is denied"

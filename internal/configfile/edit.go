@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+// Package configfile changes configuration files of the host without touching
+// what it does not own: a plan is a list of [Edit], and nothing is written until
+// [Write], which keeps what was there and writes each file whole or not at all.
+package configfile
 
 import (
 	"bytes"
@@ -31,10 +34,10 @@ func (e Edit) Changes() bool {
 	return (e.Before == nil) != (e.After == nil) || !bytes.Equal(e.Before, e.After)
 }
 
-// backupSuffix marks the file that holds what was there before Palisade's
+// BackupSuffix marks the file that holds what was there before Palisade's
 // first change. absentMark is its content when there was no file.
 const (
-	backupSuffix = ".palisade-orig"
+	BackupSuffix = ".palisade-orig"
 	absentMark   = "# palisade: this file did not exist\n"
 )
 
@@ -68,7 +71,7 @@ func writeEdit(path string, e Edit, root string) error {
 	} else if fi, err := os.Lstat(path); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
 		return errors.New("is a symbolic link to a file that does not exist")
 	}
-	current, err := readConfigFile(path)
+	current, err := Read(path)
 	if err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func writeEdit(path string, e Edit, root string) error {
 		}
 		return atomicfile.SyncDir(filepath.Dir(path))
 	}
-	return replaceFile(path, e.After, path)
+	return Replace(path, e.After, path)
 }
 
 // keepBackup keeps the first state that was found: the second change must not
@@ -98,12 +101,12 @@ func keepBackup(backup string, content []byte, like string) error {
 	if content == nil {
 		content = []byte(absentMark)
 	}
-	return replaceFile(backup, content, like)
+	return Replace(backup, content, like)
 }
 
-// replaceFile puts content in the place of path, with the owner and mode of
+// Replace puts content in the place of path, with the owner and mode of
 // like where that exists.
-func replaceFile(path string, content []byte, like string) error {
+func Replace(path string, content []byte, like string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -120,8 +123,8 @@ func replaceFile(path string, content []byte, like string) error {
 // maxConfig bounds the configuration files that are edited.
 const maxConfig = 4 << 20
 
-// readConfigFile is a file's content, nil when there is none.
-func readConfigFile(path string) ([]byte, error) {
+// Read is a file's content, nil when there is none.
+func Read(path string) ([]byte, error) {
 	fi, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -142,10 +145,10 @@ func readConfigFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// readBackup is what was kept of a file: found is false when nothing was kept,
+// ReadBackup is what was kept of a file: found is false when nothing was kept,
 // and content nil when there was no file.
-func readBackup(path string) (content []byte, found bool, err error) {
-	b, err := readConfigFile(path + backupSuffix)
+func ReadBackup(path string) (content []byte, found bool, err error) {
+	b, err := Read(path + BackupSuffix)
 	if err != nil || b == nil {
 		return nil, false, err
 	}

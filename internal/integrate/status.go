@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package integrate
 
 import (
 	"encoding/json"
@@ -11,15 +11,18 @@ import (
 
 	toml "github.com/pelletier/go-toml/v2"
 
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/target"
 )
 
 // RuntimeName is what engines call the wrapper runtime in their configuration.
 const RuntimeName = "palisade"
 
-// engine fills in what an engine's configuration says of labels and of the
-// wrapper runtime.
-func (r *reader) engine(rt *Runtime, selinux target.State) {
+// Describe completes what is said of an engine from its configuration below root:
+// whether it asks for labels, and whether it knows the wrapper runtime. It is the
+// Engine of [hostfacts.Options].
+func Describe(root string, rt *hostfacts.Runtime) {
+	r := reader{root}
 	switch rt.Name {
 	case "dockerd":
 		r.docker(rt)
@@ -31,15 +34,15 @@ func (r *reader) engine(rt *Runtime, selinux target.State) {
 		r.crio(rt)
 	case "libvirtd", "virtlxcd":
 		r.libvirt(rt)
-	default:
-		return
-	}
-	if rt.SELinux == target.Yes && selinux != target.Enforcing && selinux != target.StateUnknown {
-		rt.Detail = strings.TrimPrefix(rt.Detail+"; asks for labels that this host does not enforce", "; ")
 	}
 }
 
-func (r *reader) docker(rt *Runtime) {
+// reader reads the configuration of engines below a root.
+type reader struct{ root string }
+
+func (r reader) path(name string) string { return filepath.Join(r.root, name) }
+
+func (r reader) docker(rt *hostfacts.Runtime) {
 	var config struct {
 		SELinux  bool                       `json:"selinux-enabled"`
 		Runtimes map[string]json.RawMessage `json:"runtimes"`
@@ -61,7 +64,7 @@ func (r *reader) docker(rt *Runtime) {
 	}
 }
 
-func (r *reader) podman(rt *Runtime) {
+func (r reader) podman(rt *hostfacts.Runtime) {
 	label, wrapped := true, false
 	for _, name := range r.dropIns("/usr/share/containers/containers.conf", "/usr/share/containers/containers.conf.d",
 		"/etc/containers/containers.conf", "/etc/containers/containers.conf.d") {
@@ -87,7 +90,7 @@ func (r *reader) podman(rt *Runtime) {
 	rt.SELinux, rt.Palisade = target.AnswerOf(label), target.AnswerOf(wrapped)
 }
 
-func (r *reader) containerd(rt *Runtime) {
+func (r reader) containerd(rt *hostfacts.Runtime) {
 	var config struct {
 		Plugins map[string]map[string]any `toml:"plugins"`
 	}
@@ -114,7 +117,7 @@ func (r *reader) containerd(rt *Runtime) {
 	}
 }
 
-func (r *reader) crio(rt *Runtime) {
+func (r reader) crio(rt *hostfacts.Runtime) {
 	labels, wrapped := false, false
 	for _, name := range r.dropIns("/etc/crio/crio.conf", "/etc/crio/crio.conf.d") {
 		var config struct {
@@ -141,7 +144,7 @@ func (r *reader) crio(rt *Runtime) {
 
 // dropIns are the existing files of the list, directories replaced by their
 // *.conf files in the order in which engines read them.
-func (r *reader) dropIns(names ...string) []string {
+func (r reader) dropIns(names ...string) []string {
 	var list []string
 	for _, name := range names {
 		fi, err := os.Stat(r.path(name))
@@ -164,7 +167,7 @@ func (r *reader) dropIns(names ...string) []string {
 	return list
 }
 
-func (r *reader) decodeTOML(name string, v any) error {
+func (r reader) decodeTOML(name string, v any) error {
 	text, err := os.ReadFile(r.path(name))
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package integrate
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/target"
 )
 
@@ -41,14 +43,14 @@ func libvirtHost(t *testing.T) (string, map[string]string) {
 
 func TestIntegrateLibvirt(t *testing.T) {
 	root, files := libvirtHost(t)
-	o := IntegrateOptions{Root: root, Wrapper: "/usr/local/bin/palisade-lxc"}
-	plan := func(f func(string, IntegrateOptions) (Integration, error)) Integration {
+	o := Options{Root: root, Wrapper: "/usr/local/bin/palisade-lxc"}
+	plan := func(f func(string, Options) (Integration, error)) Integration {
 		t.Helper()
 		i, err := f("libvirt", o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Write(root, i.Edits); err != nil {
+		if err := configfile.Write(root, i.Edits); err != nil {
 			t.Fatal(err)
 		}
 		return i
@@ -62,14 +64,14 @@ func TestIntegrateLibvirt(t *testing.T) {
 		return string(b)
 	}
 	answer := func() target.Answer {
-		rt := Runtime{Name: "libvirtd"}
-		(&reader{root: root}).engine(&rt, target.StateUnknown)
+		rt := hostfacts.Runtime{Name: "libvirtd"}
+		Describe(root, &rt)
 		return rt.Palisade
 	}
 	if answer() != target.No {
 		t.Errorf("before: %v", answer())
 	}
-	if i := plan(Integrate); len(i.Edits) != 3 || !strings.Contains(strings.Join(i.Next, "\n"), "apparmor_parser -r") {
+	if i := plan(Plan); len(i.Edits) != 3 || !strings.Contains(strings.Join(i.Next, "\n"), "apparmor_parser -r") {
 		t.Fatalf("%+v", i)
 	}
 	for _, name := range []string{"/web.xml", "/db.xml"} {
@@ -84,7 +86,7 @@ func TestIntegrateLibvirt(t *testing.T) {
 	if answer() != target.Yes {
 		t.Errorf("after: %v", answer())
 	}
-	if i := plan(Integrate); len(i.Edits) != 0 {
+	if i := plan(Plan); len(i.Edits) != 0 {
 		t.Errorf("the second time: %+v", i.Edits)
 	}
 	// One was edited since, and one is gone.
@@ -95,7 +97,7 @@ func TestIntegrateLibvirt(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, libvirtDir, "db.xml")); err != nil {
 		t.Fatal(err)
 	}
-	plan(Disintegrate)
+	plan(PlanUndo)
 	if got := read(libvirtDir + "/web.xml"); got != strings.Replace(web, o.Wrapper, "/usr/libexec/libvirt_lxc", 1) {
 		t.Errorf("undo left %s", got)
 	}
@@ -110,13 +112,13 @@ func TestIntegrateLibvirt(t *testing.T) {
 	if left, _ := filepath.Glob(root + "/etc/*/*/*palisade*"); len(left) > 0 {
 		t.Errorf("undo left %v", left)
 	}
-	if i := plan(Disintegrate); len(i.Edits) != 0 {
+	if i := plan(PlanUndo); len(i.Edits) != 0 {
 		t.Errorf("the second undo: %+v", i.Edits)
 	}
 	// Without an edit in between the files are what they were.
 	before := read(libvirtDir + "/web.xml")
-	plan(Integrate)
-	plan(Disintegrate)
+	plan(Plan)
+	plan(PlanUndo)
 	if read(libvirtDir+"/web.xml") != before || read(libvirtLocal) != files[libvirtLocal] {
 		t.Error("undo is no undo")
 	}
@@ -125,21 +127,21 @@ func TestIntegrateLibvirt(t *testing.T) {
 func TestIntegrateLibvirtPlaces(t *testing.T) {
 	root, _ := libvirtHost(t)
 	// The daemon may execute what is in the system's folders.
-	i, err := Integrate("libvirt", IntegrateOptions{Root: root, Wrapper: "/usr/bin/palisade-lxc"})
+	i, err := Plan("libvirt", Options{Root: root, Wrapper: "/usr/bin/palisade-lxc"})
 	if err != nil || len(i.Edits) != 2 {
 		t.Errorf("%+v, %v", i.Edits, err)
 	}
-	if i, err := Integrate("libvirt", IntegrateOptions{Root: t.TempDir(), Wrapper: "/w"}); err != nil || len(i.Edits) != 0 {
+	if i, err := Plan("libvirt", Options{Root: t.TempDir(), Wrapper: "/w"}); err != nil || len(i.Edits) != 0 {
 		t.Errorf("without libvirt: %+v, %v", i.Edits, err)
 	}
-	if _, err := Integrate("libvirt", IntegrateOptions{Root: root, Wrapper: "/w", Default: true}); !errors.Is(err, ErrNoDefault) {
+	if _, err := Plan("libvirt", Options{Root: root, Wrapper: "/w", Default: true}); !errors.Is(err, ErrNoDefault) {
 		t.Errorf("a default: %v", err)
 	}
 	bad := filepath.Join(root, libvirtDir, "db.xml")
 	if err := os.WriteFile(bad, []byte("<domain>"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Integrate("libvirt", IntegrateOptions{Root: root, Wrapper: "/w"}); err == nil || !strings.Contains(err.Error(), "lxc/db.xml") {
+	if _, err := Plan("libvirt", Options{Root: root, Wrapper: "/w"}); err == nil || !strings.Contains(err.Error(), "lxc/db.xml") {
 		t.Errorf("a broken definition: %v", err)
 	}
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package integrate
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,11 @@ import (
 	toml "github.com/pelletier/go-toml/v2"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
+
+var update = flag.Bool("update", false, "write the results into the golden files")
 
 const wrapperPath = "/usr/local/bin/palisade-oci"
 
@@ -37,7 +41,7 @@ func TestIntegrate(t *testing.T) {
 			}
 			engine, _, _ := strings.Cut(name, "-")
 			comment := string(a.Comment)
-			o := IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath, Default: strings.Contains(comment, "--default")}
+			o := Options{Root: t.TempDir(), Wrapper: wrapperPath, Default: strings.Contains(comment, "--default")}
 			var before, want []byte
 			for _, f := range a.Files {
 				switch f.Name {
@@ -47,7 +51,7 @@ func TestIntegrate(t *testing.T) {
 					want = f.Data
 				}
 			}
-			i, err := Integrate(engine, o)
+			i, err := Plan(engine, o)
 			path := filepath.Join(o.Root, i.File)
 			if before != nil {
 				if i.File == "" {
@@ -59,7 +63,7 @@ func TestIntegrate(t *testing.T) {
 				if err := os.WriteFile(path, before, 0o640); err != nil {
 					t.Fatal(err)
 				}
-				i, err = Integrate(engine, o)
+				i, err = Plan(engine, o)
 			}
 			var got []byte
 			switch {
@@ -87,7 +91,7 @@ func TestIntegrate(t *testing.T) {
 }
 
 // checkRoundTrip writes, writes again, and takes back.
-func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string, before []byte) {
+func checkRoundTrip(t *testing.T, engine string, o Options, path string, before []byte) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -95,15 +99,15 @@ func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string
 			t.Fatal(err)
 		}
 	}
-	write := func(plan func(string, IntegrateOptions) (Integration, error)) int {
+	write := func(plan func(string, Options) (Integration, error)) int {
 		t.Helper()
 		i, err := plan(engine, o)
 		must(err)
-		must(Write(o.Root, i.Edits))
+		must(configfile.Write(o.Root, i.Edits))
 		return len(i.Edits)
 	}
-	write(Integrate)
-	if n := write(Integrate); n != 0 {
+	write(Plan)
+	if n := write(Plan); n != 0 {
 		t.Errorf("the second time there are %d edits", n)
 	}
 	if before != nil {
@@ -113,8 +117,8 @@ func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string
 			t.Errorf("mode became %v", fi.Mode())
 		}
 	}
-	write(Disintegrate)
-	after, err := readConfigFile(path)
+	write(PlanUndo)
+	after, err := configfile.Read(path)
 	must(err)
 	if !bytes.Equal(after, before) || (after == nil) != (before == nil) {
 		t.Errorf("undo left:\n%s", after)
@@ -122,23 +126,24 @@ func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string
 	if left, err := filepath.Glob(filepath.Dir(path) + "/*palisade*"); err != nil || len(left) > 0 && before == nil {
 		t.Errorf("left behind: %v (%v)", left, err)
 	}
-	if n := write(Disintegrate); n != 0 {
+	if n := write(PlanUndo); n != 0 {
 		t.Errorf("the second undo has %d edits", n)
 	}
 
 	// Edited in between: only our part goes.
-	write(Integrate)
+	write(Plan)
 	text, err := os.ReadFile(path)
 	must(err)
 	if engine == "docker" {
-		doc, err := parseDocument(text)
+		doc, err := configfile.ParseJSON(text)
 		must(err)
-		text = setMember(text, doc, "added-since", "true")
+		must(doc.Root().Set("added-since", "true"))
+		text = doc.Bytes()
 	} else {
 		text = append([]byte("# added since\n"), text...)
 	}
 	must(os.WriteFile(path, text, 0o640))
-	write(Disintegrate)
+	write(PlanUndo)
 	after, err = os.ReadFile(path)
 	must(err)
 	if !bytes.Contains(after, []byte("added")) || bytes.Contains(after, []byte(wrapperPath)) || bytes.Contains(after, []byte("palisade\"")) {
@@ -147,11 +152,11 @@ func checkRoundTrip(t *testing.T, engine string, o IntegrateOptions, path string
 }
 
 func TestIntegrateRefuses(t *testing.T) {
-	if _, err := Integrate("lxd", IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath}); !errors.Is(err, ErrEngine) {
+	if _, err := Plan("lxd", Options{Root: t.TempDir(), Wrapper: wrapperPath}); !errors.Is(err, ErrEngine) {
 		t.Errorf("lxd: %v", err)
 	}
 	for _, wrapper := range []string{"", "palisade-oci", "/a\"b", "/a\nb"} {
-		if _, err := Integrate("docker", IntegrateOptions{Root: t.TempDir(), Wrapper: wrapper}); err == nil {
+		if _, err := Plan("docker", Options{Root: t.TempDir(), Wrapper: wrapper}); err == nil {
 			t.Errorf("wrapper %q was taken", wrapper)
 		}
 	}
@@ -159,8 +164,8 @@ func TestIntegrateRefuses(t *testing.T) {
 
 func TestWriteSeesChanges(t *testing.T) {
 	root := t.TempDir()
-	o := IntegrateOptions{Root: root, Wrapper: wrapperPath}
-	i, err := Integrate("docker", o)
+	o := Options{Root: root, Wrapper: wrapperPath}
+	i, err := Plan("docker", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +176,7 @@ func TestWriteSeesChanges(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(root, i.Edits); !errors.Is(err, ErrChanged) {
+	if err := configfile.Write(root, i.Edits); !errors.Is(err, configfile.ErrChanged) {
 		t.Errorf("error %v", err)
 	}
 	if text, _ := os.ReadFile(path); string(text) != "{}" {
@@ -183,7 +188,7 @@ func TestWriteSeesChanges(t *testing.T) {
 	if err := os.Symlink("nowhere", path); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(root, i.Edits); err == nil {
+	if err := configfile.Write(root, i.Edits); err == nil {
 		t.Error("a dangling link was written through")
 	}
 	// A link into another folder stays one.
@@ -196,10 +201,10 @@ func TestWriteSeesChanges(t *testing.T) {
 	if err := os.Symlink("../../managed.json", path); err != nil {
 		t.Fatal(err)
 	}
-	if i, err = Integrate("docker", o); err != nil {
+	if i, err = Plan("docker", o); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(root, i.Edits); err != nil {
+	if err := configfile.Write(root, i.Edits); err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Lstat(path); err != nil || fi.Mode()&os.ModeSymlink == 0 {
@@ -221,19 +226,19 @@ func TestConfirmDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	o := IntegrateOptions{Root: dir, Wrapper: "/usr/bin/true", Default: true}
-	path := filepath.Join(dir, dockerFile)
+	o := Options{Root: dir, Wrapper: "/usr/bin/true", Default: true}
+	path := filepath.Join(dir, configfile.DockerDaemon)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte("{\n\t\"log-driver\": \"json-file\",\n\t\"runtimes\": {\"other\": {\"path\": \"/usr/bin/false\"}}\n}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	i, err := Integrate("docker", o)
+	i, err := Plan("docker", o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(dir, i.Edits); err != nil {
+	if err := configfile.Write(dir, i.Edits); err != nil {
 		t.Fatal(err)
 	}
 	socket := "unix://" + dir + "/s"
@@ -274,11 +279,11 @@ func TestConfirmDocker(t *testing.T) {
 func TestConfirmPodman(t *testing.T) {
 	podman := oracle.Tool(t, "podman", "apt: podman")
 	root := t.TempDir()
-	i, err := Integrate("podman", IntegrateOptions{Root: root, Wrapper: "/usr/bin/true", Default: true})
+	i, err := Plan("podman", Options{Root: root, Wrapper: "/usr/bin/true", Default: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(root, i.Edits); err != nil {
+	if err := configfile.Write(root, i.Edits); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(podman, "--root", filepath.Join(root, "r"), "--runroot", filepath.Join(root, "rr"), "--cgroup-manager=cgroupfs", "--events-backend=file", "--storage-driver=vfs",
@@ -298,7 +303,7 @@ func TestConfirmContainerd(t *testing.T) {
 	}
 	for name, before := range map[string][]byte{"its own default": defaults, "nothing": nil, "Debian's": []byte("version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/usr/lib/cni\"\n")} {
 		t.Run(name, func(t *testing.T) {
-			o := IntegrateOptions{Root: t.TempDir(), Wrapper: wrapperPath, Default: true}
+			o := Options{Root: t.TempDir(), Wrapper: wrapperPath, Default: true}
 			path := filepath.Join(o.Root, containerdFile)
 			if before != nil {
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -308,11 +313,11 @@ func TestConfirmContainerd(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			i, err := Integrate("containerd", o)
+			i, err := Plan("containerd", o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := Write(o.Root, i.Edits); err != nil {
+			if err := configfile.Write(o.Root, i.Edits); err != nil {
 				t.Fatal(err)
 			}
 			out, err := exec.Command(containerd, "--config", path, "config", "dump").Output()
@@ -340,7 +345,7 @@ func FuzzDockerAdd(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		o := IntegrateOptions{Wrapper: wrapperPath, Default: true}
+		o := Options{Wrapper: wrapperPath, Default: true}
 		added, err := dockerAdd(text, o, `{"path": "/w"}`)
 		if err != nil {
 			return
@@ -374,7 +379,7 @@ func FuzzContainerd(f *testing.F) {
 	f.Add([]byte("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  default_runtime_name = \"runc\"\n"))
 	f.Add([]byte("version = 3\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		added, _, err := IntegrateOptions{Wrapper: wrapperPath, Default: true}.containerdAdd(text)
+		added, _, err := Options{Wrapper: wrapperPath, Default: true}.containerdAdd(text)
 		if err != nil {
 			return
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package enable
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/selinux/container"
 	"github.com/palisade-sec/palisade/selinux/policydb"
@@ -23,23 +26,23 @@ import (
 	"github.com/palisade-sec/palisade/target"
 )
 
-// GatherEnable reads what a plan is made of. For a root other than / the
+// Gather reads what a plan is made of. For a root other than / the
 // running kernel is not asked.
-func GatherEnable(ctx context.Context, root string) (EnableFacts, error) {
-	f := EnableFacts{Files: map[string][]byte{}, FreeMiB: -1}
+func Gather(ctx context.Context, root string) (Facts, error) {
+	f := Facts{Files: map[string][]byte{}, FreeMiB: -1}
 	if root == "" {
 		root = "/"
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
-	release, err := readFile(at("/etc/os-release"))
+	release, err := readText(at("/etc/os-release"))
 	if err != nil {
-		if release, err = readFile(at("/usr/lib/os-release")); err != nil {
+		if release, err = readText(at("/usr/lib/os-release")); err != nil {
 			return f, fmt.Errorf("%s is not the root of a Linux system: %w", root, err)
 		}
 	}
-	f.Distribution, f.Like, f.Pretty = shellVariable(release, "ID"), shellVariable(release, "ID_LIKE"), shellVariable(release, "PRETTY_NAME")
-	for _, name := range EnableFiles {
-		b, err := readConfigFile(at(name))
+	f.Distribution, f.Like, f.Pretty = hostfacts.ShellVariable(release, "ID"), hostfacts.ShellVariable(release, "ID_LIKE"), hostfacts.ShellVariable(release, "PRETTY_NAME")
+	for _, name := range Files {
+		b, err := configfile.Read(at(name))
 		if err != nil {
 			return f, fmt.Errorf("%s: %w", name, err)
 		}
@@ -58,7 +61,7 @@ func GatherEnable(ctx context.Context, root string) (EnableFacts, error) {
 		f.FreeMiB = int(min(st.Bavail*uint64(st.Bsize)>>20, 1<<30)) //nolint:gosec // a block size is not negative
 	}
 	if root == "/" {
-		f.Status = Read(ctx, Options{Quick: true})
+		f.Status = hostfacts.Read(ctx, hostfacts.Options{Quick: true})
 	}
 	f.Labelled = labelled(root)
 	j, err := readJournal(root, "selinux")
@@ -72,6 +75,15 @@ func GatherEnable(ctx context.Context, root string) (EnableFacts, error) {
 		return f, err
 	}
 	return f, nil
+}
+
+// readText is the content of a file with surrounding white space removed.
+func readText(path string) (string, error) {
+	b, err := configfile.Read(path)
+	if err == nil && b == nil {
+		err = fs.ErrNotExist
+	}
+	return strings.TrimSpace(string(b)), err
 }
 
 func exists(path string) bool {
@@ -116,9 +128,9 @@ func installedKernels(boot string) []KernelFacts {
 		if err != nil {
 			continue
 		}
-		r := reader{config: parseConfig(b)}
+		config := hostfacts.ParseKernelConfig(b)
 		list = append(list, KernelFacts{
-			Release: release, SELinux: r.built("CONFIG_SECURITY_SELINUX"), AppArmor: r.built("CONFIG_SECURITY_APPARMOR"), LSM: r.config["CONFIG_LSM"],
+			Release: release, SELinux: config.Built("CONFIG_SECURITY_SELINUX"), AppArmor: config.Built("CONFIG_SECURITY_APPARMOR"), LSM: config["CONFIG_LSM"],
 		})
 	}
 	return list
@@ -130,7 +142,7 @@ func grubCmdline(dir string) string {
 	files, _ := filepath.Glob(filepath.Join(dir, "grub.d", "*.cfg"))
 	linux, defaults := "", ""
 	for _, file := range append([]string{filepath.Join(dir, "grub")}, files...) {
-		text, err := readFile(file)
+		text, err := readText(file)
 		if err != nil {
 			continue
 		}
@@ -150,7 +162,7 @@ func grubCmdline(dir string) string {
 }
 
 func fstabRoot(path string) string {
-	text, err := readFile(path)
+	text, err := readText(path)
 	if err != nil {
 		return ""
 	}
@@ -185,7 +197,7 @@ func labelled(root string) bool {
 // maxPolicy bounds a binary policy; those of distributions have 2 to 4 MiB.
 const maxPolicy = 64 << 20
 
-func (f *EnableFacts) readPolicy(root string) error {
+func (f *Facts) readPolicy(root string) error {
 	files, _ := filepath.Glob(filepath.Join(root, "/etc/selinux/default/policy/policy.*"))
 	if len(files) == 0 {
 		return nil

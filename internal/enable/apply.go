@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package enable
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 )
 
 // journalDir keeps what was done, so that it can be undone: a file for each
@@ -49,7 +52,7 @@ func journalPath(root, mechanism string) string {
 
 func readJournal(root, mechanism string) (journal, error) {
 	var j journal
-	b, err := readConfigFile(journalPath(root, mechanism))
+	b, err := configfile.Read(journalPath(root, mechanism))
 	if err != nil || b == nil {
 		return j, err
 	}
@@ -72,7 +75,7 @@ func (j journal) write(root, mechanism string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(text, '\n'), path)
+	return configfile.Replace(path, append(text, '\n'), path)
 }
 
 // set puts a step into the journal in the place of an earlier try of it. What
@@ -155,18 +158,18 @@ func (c Commands) Run(ctx context.Context, argv []string) error {
 // ErrBlocked is the error of a plan that must not be applied.
 var ErrBlocked = errors.New("the plan is blocked")
 
-// Enable does the steps of the plan for a mechanism, and makes the plan anew
+// Apply does the steps of the plan for a mechanism, and makes the plan anew
 // after each: a step may bring the files of the next. Progress is called before
 // each step. When a step fails its files become what they were, and the steps
 // before it stay; the command can be repeated, and undone.
-func Enable(ctx context.Context, root, mechanism string, o EnableOptions, do Doer, progress func(Step)) (EnablePlan, error) {
+func Apply(ctx context.Context, root, mechanism string, o Options, do Doer, progress func(Step)) (Plan, error) {
 	tried := map[string]bool{}
 	for {
-		f, err := GatherEnable(ctx, root)
+		f, err := Gather(ctx, root)
 		if err != nil {
-			return EnablePlan{}, err
+			return Plan{}, err
 		}
-		p, err := PlanEnable(mechanism, f, o)
+		p, err := NewPlan(mechanism, f, o)
 		if err != nil {
 			return p, err
 		}
@@ -208,7 +211,7 @@ func doStep(ctx context.Context, root, mechanism string, s Step, do Doer) error 
 	}
 	// A kernel that refuses to change its mode must not find it changed at the
 	// next boot: for the mode the command goes first.
-	first, last := func() error { return Write(root, s.Edits) }, func() error {
+	first, last := func() error { return configfile.Write(root, s.Edits) }, func() error {
 		for _, argv := range s.Run {
 			if err := do.Run(ctx, argv); err != nil {
 				return err
@@ -223,12 +226,12 @@ func doStep(ctx context.Context, root, mechanism string, s Step, do Doer) error 
 		return err
 	}
 	if err := last(); err != nil {
-		back := make([]Edit, 0, len(s.Edits))
+		back := make([]configfile.Edit, 0, len(s.Edits))
 		for _, e := range s.Edits {
-			back = append(back, Edit{Path: e.Path, Before: e.After, After: e.Before})
+			back = append(back, configfile.Edit{Path: e.Path, Before: e.After, After: e.Before})
 		}
 		if s.ID != "mode" {
-			if berr := Write(root, back); berr != nil {
+			if berr := configfile.Write(root, back); berr != nil {
 				err = errors.Join(err, berr)
 			}
 		}
@@ -241,15 +244,15 @@ func doStep(ctx context.Context, root, mechanism string, s Step, do Doer) error 
 
 // Undoing is what taking a mechanism back would do.
 type Undoing struct {
-	Edits []Edit
+	Edits []configfile.Edit
 	Run   [][]string
 	// Kept are the files that were changed by somebody else since and are
 	// edited by hand or left.
 	Kept []string
 }
 
-// PlanDisable plans to take back what [Enable] did, last step first.
-func PlanDisable(root, mechanism string) (Undoing, error) {
+// PlanUndo plans to take back what [Apply] did, last step first.
+func PlanUndo(root, mechanism string) (Undoing, error) {
 	var u Undoing
 	j, err := readJournal(root, mechanism)
 	if err != nil {
@@ -265,9 +268,9 @@ func PlanDisable(root, mechanism string) (Undoing, error) {
 	return u, nil
 }
 
-func undoEdits(root string, s journalStep) (edits []Edit, kept []string, err error) {
+func undoEdits(root string, s journalStep) (edits []configfile.Edit, kept []string, err error) {
 	for _, e := range s.Edits {
-		current, err := readConfigFile(filepath.Join(root, e.Path))
+		current, err := configfile.Read(filepath.Join(root, e.Path))
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", e.Path, err)
 		}
@@ -276,7 +279,7 @@ func undoEdits(root string, s journalStep) (edits []Edit, kept []string, err err
 			kept = append(kept, e.Path)
 			continue
 		}
-		if edit := (Edit{Path: e.Path, Before: current, After: after}); edit.Changes() {
+		if edit := (configfile.Edit{Path: e.Path, Before: current, After: after}); edit.Changes() {
 			edits = append(edits, edit)
 		}
 	}
@@ -294,30 +297,32 @@ func revert(path string, current, before, after []byte) ([]byte, bool) {
 	}
 	switch path {
 	case selinuxConfig:
-		mode := shellVariable(string(before), "SELINUX")
+		mode := hostfacts.ShellVariable(string(before), "SELINUX")
 		if mode == "" {
 			mode = "disabled"
 		}
 		return setShellVariables(current, [][2]string{{"SELINUX", mode}}), true
-	case dockerFile:
-		doc, err := parseDocument(current)
+	case configfile.DockerDaemon:
+		doc, err := configfile.ParseJSON(current)
 		if err != nil {
 			return nil, false
 		}
-		if old, err := parseDocument(before); err == nil {
-			if m, ok := old.find("selinux-enabled"); ok {
-				return setMember(current, doc, "selinux-enabled", string(before[m.valueStart:m.last])), true
+		if old, err := configfile.ParseJSON(before); err == nil {
+			if was := old.Root().Get("selinux-enabled"); was != nil {
+				err := doc.Root().Set("selinux-enabled", string(was))
+				return doc.Bytes(), err == nil
 			}
 		}
-		return removeMember(current, doc, "selinux-enabled"), true
+		doc.Root().Remove("selinux-enabled")
+		return doc.Bytes(), true
 	}
 	return nil, false
 }
 
-// Disable takes back what [Enable] did, last step first. The kernel goes on as
+// Undo takes back what [Apply] did, last step first. The kernel goes on as
 // it was started until the next boot, except that SELinux becomes permissive.
 // Labels stay on the files: without SELinux nobody looks at them.
-func Disable(ctx context.Context, root, mechanism string, do Doer, progress func(id string)) (kept []string, err error) {
+func Undo(ctx context.Context, root, mechanism string, do Doer, progress func(id string)) (kept []string, err error) {
 	j, err := readJournal(root, mechanism)
 	if err != nil {
 		return nil, err
@@ -333,7 +338,7 @@ func Disable(ctx context.Context, root, mechanism string, do Doer, progress func
 		}
 		kept = append(kept, left...)
 		// A module's source goes after the module that was made of it.
-		if err := Write(root, edits); err != nil {
+		if err := configfile.Write(root, edits); err != nil {
 			return kept, fmt.Errorf("undo %s: %w", s.ID, err)
 		}
 		for _, argv := range s.Undo {

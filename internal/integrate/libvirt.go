@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package integrate
 
 import (
 	"bytes"
@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
 	"github.com/palisade-sec/palisade/target"
 )
@@ -36,7 +38,7 @@ var ErrNoDefault = errors.New("libvirt has no default to set: each domain names 
 
 // libvirt plans the containers of libvirt: its own setting is one line in each
 // definition.
-func (o IntegrateOptions) libvirt() (Integration, error) {
+func (o Options) libvirt() (Integration, error) {
 	i := Integration{
 		Engine: "libvirt", File: libvirtDir, Snippet: "<emulator>" + o.Wrapper + "</emulator>\n",
 		Next: []string{
@@ -64,7 +66,7 @@ func (o IntegrateOptions) libvirt() (Integration, error) {
 		}
 		i.Edits = append(i.Edits, edits...)
 	}
-	profile, err := readConfigFile(o.path(libvirtProfile))
+	profile, err := configfile.Read(o.path(libvirtProfile))
 	if err != nil {
 		return i, fmt.Errorf("%s: %w", libvirtProfile, err)
 	}
@@ -88,14 +90,14 @@ func (o IntegrateOptions) libvirt() (Integration, error) {
 }
 
 // unlibvirt takes back what libvirt did.
-func (o IntegrateOptions) unlibvirt() (Integration, error) {
+func (o Options) unlibvirt() (Integration, error) {
 	i := Integration{Engine: "libvirt", File: libvirtDir, Next: []string{"systemctl restart libvirtd   (or virtlxcd)"}}
-	kept, err := o.definitions(backupSuffix)
+	kept, err := o.definitions(configfile.BackupSuffix)
 	if err != nil {
 		return i, err
 	}
 	for _, file := range kept {
-		edits, err := o.takeBack(strings.TrimSuffix(file, backupSuffix), restoreEmulator)
+		edits, err := o.takeBack(strings.TrimSuffix(file, configfile.BackupSuffix), restoreEmulator)
 		if err != nil {
 			return i, err
 		}
@@ -111,20 +113,20 @@ func (o IntegrateOptions) unlibvirt() (Integration, error) {
 
 // takeBack plans how a file loses Palisade's part, and becomes what it was when
 // nothing else has changed.
-func (o IntegrateOptions) takeBack(file string, without func(current, original []byte) ([]byte, error)) ([]Edit, error) {
-	current, err := readConfigFile(o.path(file))
+func (o Options) takeBack(file string, without func(current, original []byte) ([]byte, error)) ([]configfile.Edit, error) {
+	current, err := configfile.Read(o.path(file))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	original, found, err := readBackup(o.path(file))
+	original, found, err := configfile.ReadBackup(o.path(file))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file+backupSuffix, err)
+		return nil, fmt.Errorf("%s: %w", file+configfile.BackupSuffix, err)
 	}
 	if !found {
 		return nil, nil
 	}
-	var edits []Edit
-	e := Edit{Path: file, Before: current, After: current}
+	var edits []configfile.Edit
+	e := configfile.Edit{Path: file, Before: current, After: current}
 	if current != nil { // else its domain is gone
 		if e.After, err = without(current, original); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
@@ -136,8 +138,8 @@ func (o IntegrateOptions) takeBack(file string, without func(current, original [
 	if e.Changes() {
 		edits = append(edits, e)
 	}
-	backup, err := readConfigFile(o.path(file + backupSuffix))
-	return append(edits, Edit{Path: file + backupSuffix, Before: backup}), err
+	backup, err := configfile.Read(o.path(file + configfile.BackupSuffix))
+	return append(edits, configfile.Edit{Path: file + configfile.BackupSuffix, Before: backup}), err
 }
 
 // restoreEmulator gives a definition the emulator that it had.
@@ -154,7 +156,7 @@ func restoreEmulator(current, original []byte) ([]byte, error) {
 }
 
 // definitions are the files of libvirt's containers, below the root.
-func (o IntegrateOptions) definitions(suffix string) ([]string, error) {
+func (o Options) definitions(suffix string) ([]string, error) {
 	entries, err := os.ReadDir(o.path(libvirtDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -171,15 +173,15 @@ func (o IntegrateOptions) definitions(suffix string) ([]string, error) {
 }
 
 // libvirt tells how many of the containers that are defined start confined.
-func (r *reader) libvirt(rt *Runtime) {
-	files, err := IntegrateOptions{Root: r.path("/")}.definitions("")
+func (r reader) libvirt(rt *hostfacts.Runtime) {
+	files, err := Options{Root: r.path("/")}.definitions("")
 	if err != nil {
 		rt.Detail = err.Error()
 		return
 	}
 	all, wrapped := 0, 0
 	for _, file := range files {
-		text, err := readConfigFile(r.path(file))
+		text, err := configfile.Read(r.path(file))
 		if err != nil {
 			continue // its domain went away
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package hostfacts
+package enable
 
 import (
 	"context"
@@ -49,7 +49,7 @@ type=AVC msg=audit(1700000002.001:6): avc:  denied
 				t.Fatal(err)
 			}
 		}
-		f, err := GatherEnable(context.Background(), root)
+		f, err := Gather(context.Background(), root)
 		if err != nil {
 			t.Fatal(err)
 		}
