@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
@@ -203,9 +204,7 @@ func inContainer(t *testing.T, change func(*testing.T, *specs.Spec), files ...*o
 	}
 	id := fmt.Sprintf("palisade-probe-test-%d", os.Getpid())
 	state := t.TempDir()
-	// A guest without KVM on a busy host takes its time.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
+	ctx := await.Context(t)
 	args := []string{"--root", state, "run"}
 	if vmtest.InGuest() {
 		// The initial root file system cannot be pivoted away from.
