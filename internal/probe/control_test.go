@@ -361,7 +361,7 @@ func TestKernelControl(t *testing.T) {
 // TestKernelControlDebian does so on Debian's kernel, which has modules, kexec
 // and the rest that small kernels leave out, and control groups of version 2.
 func TestKernelControlDebian(t *testing.T) {
-	config := vmtest.Config{MemoryMiB: 1536, Timeout: 8 * time.Minute}
+	config := vmtest.Config{MemoryMiB: 1536}
 	if !vmtest.InGuest() {
 		config.Files = withLibraries(t, oracle.Tool(t, "runc", "apt: runc"))
 		// The guest leaves its measurement on a disk.

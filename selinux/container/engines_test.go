@@ -48,7 +48,7 @@ func inDebian(t *testing.T, role string) {
 		disk = engineDisk(t)
 	}
 	vmtest.Run(t, vmtest.Config{
-		LSM: "selinux", Disk: disk, MemoryMiB: 4096, Modules: []string{"overlay", "fuse"}, Timeout: 30 * time.Minute,
+		LSM: "selinux", Disk: disk, MemoryMiB: 4096, Modules: []string{"overlay", "fuse"},
 		Env: []string{onlyEnv + "=" + os.Getenv(onlyEnv), permissiveEnv + "=" + os.Getenv(permissiveEnv), verboseEnv + "=" + os.Getenv(verboseEnv)},
 	}, func(t *testing.T) {
 		must(t, os.Mkdir("/disk", 0o755))

@@ -272,7 +272,7 @@ func inKernel(t *testing.T) {
 	if !vmtest.InGuest() {
 		files = programs(t)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: os.Getenv(suiteEnv), Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}, Timeout: 20 * time.Minute}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: os.Getenv(suiteEnv), Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}}, func(t *testing.T) {
 		g := newGuest(t)
 		for _, step := range []struct {
 			name string
