@@ -31,7 +31,7 @@ run: deps-run build ## show a real container running confined, what each layer e
 	@./make/demo
 
 test: deps build ## all tests, those against other implementations and in virtual machines included
-	$(GO) test -count=1 -timeout 20m ./...
+	$(GO) test -count=1 -timeout 60m ./...
 
 check: ## vet, formatting, staticcheck, known vulnerabilities, generated code
 	@./make/check

@@ -42,7 +42,7 @@ var layers = map[string]int{
 }
 
 // testOnly packages serve tests; no other code may import them.
-var testOnly = []string{"internal/debian", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
+var testOnly = []string{"internal/await", "internal/debian", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{
@@ -58,6 +58,7 @@ var internalLayer = map[string]int{
 	"internal/handover":           3,
 	"internal/hold":               3,
 	"internal/hostfacts":          3,
+	"internal/hostfacts/bpflsm":   3,
 	"internal/image":              3,
 	"internal/integrate":          3,
 	"internal/laststep":           1,

@@ -11,36 +11,25 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
-// installed lists the profiles that the distribution's packages installed.
-func installed(t testing.TB) []string {
-	t.Helper()
-	var files []string
-	for _, dir := range []string{"/etc/apparmor.d", "/usr/share/apparmor/extra-profiles"} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if e.Type().IsRegular() && !Ignored(e.Name()) {
-				files = append(files, filepath.Join(dir, e.Name()))
-			}
-		}
-	}
-	if len(files) == 0 {
-		oracle.Missing(t, "no profiles in /etc/apparmor.d (apt: apparmor apparmor-profiles apparmor-profiles-extra)")
-	}
-	return files
-}
-
-// TestConfirmInstalledProfiles finds in the installed profiles the names that
-// apparmor_parser finds, and prints them so that they mean the same.
-func TestConfirmInstalledProfiles(t *testing.T) {
+// TestConfirmDebianProfiles finds in the profiles of the distribution's packages
+// the names that apparmor_parser finds, and prints them so that they mean the same.
+func TestConfirmDebianProfiles(t *testing.T) {
 	parser := oracle.Tool(t, "apparmor_parser", "apt: apparmor")
-	files := installed(t)
-	env := Env{FS: os.DirFS("/"), Search: []string{"/etc/apparmor.d"}, Dir: "/", NoBuiltin: true}
+	base, files := debian.Profiles(t)
+	etc := filepath.Join(base, "etc/apparmor.d")
+	env := Env{FS: os.DirFS("/"), Search: []string{etc}, Dir: etc, NoBuiltin: true}
+	// Packages that a host may have besides install files without a profile.
+	for name, text := range map[string]string{"empty": "", "comment": "# This file is intentionally empty.\n", "tunables": "@{X} = a b\n", "two": "profile a { }\nprofile b flags=(complain) { ^h { } }\n"} {
+		file := filepath.Join(etc, "of-another-package-"+name)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
 	profiles := 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -48,7 +37,7 @@ func TestConfirmInstalledProfiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stderr bytes.Buffer
-		cmd := exec.Command(parser, "--config-file=/dev/null", "-QN", file)
+		cmd := exec.Command(parser, "--config-file=/dev/null", "--base", etc, "-I", etc, "-QN", file)
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		f, diags := Parse(file, text)
@@ -68,7 +57,7 @@ func TestConfirmInstalledProfiles(t *testing.T) {
 		for _, p := range policy.Profiles {
 			got = append(got, p.FullName())
 		}
-		want := strings.Split(strings.TrimSpace(string(out)), "\n")
+		want := strings.Fields(string(out))
 		slices.Sort(got)
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
@@ -76,5 +65,7 @@ func TestConfirmInstalledProfiles(t *testing.T) {
 		}
 		profiles += len(got)
 	}
-	t.Logf("%d files, %d profiles", len(files), profiles)
+	if profiles < 100 {
+		t.Errorf("only %d profiles in %d files", profiles, len(files))
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
+	"github.com/palisade-sec/palisade/internal/debian"
 )
 
 // containerProfile is what container engines load, in its shape: no rule of it
@@ -102,7 +103,7 @@ func BenchmarkContainerProfile(b *testing.B) {
 // BenchmarkDebianProfiles compiles all profiles of Debian's packages in one
 // process.
 func BenchmarkDebianProfiles(b *testing.B) {
-	base, files := debianProfiles(b)
+	base, files := debian.Profiles(b)
 	etc := filepath.Join(base, "etc/apparmor.d")
 	env := apparmor.Env{FS: os.DirFS("/"), Search: []string{etc}, Dir: etc, Kernel: Portable(), ABI: Portable(), SkipExecCheck: true}
 	defer cpu(b)()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
+	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
@@ -23,7 +24,7 @@ import (
 // process; a process that does nothing takes about one.
 func BenchmarkBesideParser(b *testing.B) {
 	parser := oracle.Tool(b, "apparmor_parser", "apt: apparmor")
-	base, files := debianProfiles(b)
+	base, files := debian.Profiles(b)
 	etc := filepath.Join(base, "etc/apparmor.d")
 	features := filepath.Join(b.TempDir(), "features")
 	if err := os.WriteFile(features, []byte(Portable().String()), 0o600); err != nil {

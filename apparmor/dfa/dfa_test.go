@@ -123,7 +123,11 @@ func bitLabel(accepts []int32) (uint32, error) {
 // TestRegexAgainstStdlib compares random expressions with Go's regexp.
 func TestRegexAgainstStdlib(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 400 {
+	n := 400
+	if testing.Short() {
+		n = 40
+	}
+	for range n {
 		var rules []Rule
 		var oracle []*regexp.Regexp
 		a := NewArena()

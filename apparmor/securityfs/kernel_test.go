@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/blob"
@@ -74,7 +73,7 @@ func TestKernelDecisions(t *testing.T) {
 	if s := os.Getenv("PALISADE_DECISIONS"); s != "" {
 		n, _ = strconv.Atoi(s)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Env: []string{"PALISADE_DECISIONS=" + strconv.Itoa(n)}, Timeout: 5*time.Minute + time.Duration(n)*5*time.Millisecond}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Env: []string{"PALISADE_DECISIONS=" + strconv.Itoa(n)}}, func(t *testing.T) {
 		var fs FS
 		f, err := fs.Features()
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/palisade-sec/palisade/apparmor/blob"
 	"github.com/palisade-sec/palisade/apparmor/compile"
@@ -39,7 +38,7 @@ func TestKernelNewer(t *testing.T) {
 	if s := os.Getenv("PALISADE_DECISIONS"); s != "" {
 		n, _ = strconv.Atoi(s)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: newerSuite, Env: []string{"PALISADE_DECISIONS=" + strconv.Itoa(n)}, Timeout: 10*time.Minute + time.Duration(n)*5*time.Millisecond}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: newerSuite, Env: []string{"PALISADE_DECISIONS=" + strconv.Itoa(n)}}, func(t *testing.T) {
 		var fs FS
 		f, err := fs.Features()
 		if err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/palisade-sec/palisade/apparmor/compile"
 	"github.com/palisade-sec/palisade/apparmor/decide"
 	"github.com/palisade-sec/palisade/apparmor/dfa"
+	"github.com/palisade-sec/palisade/internal/await"
 )
 
 // testStack confines processes by a profile, a profile of a policy namespace and
@@ -148,11 +149,10 @@ func labelUnder(fs FS, label string) (l Label, err error) {
 			return err
 		}
 		// Start returns in the middle of the exec.
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			if l, err = fs.LabelOf(cmd.Process.Pid); err != nil || !l.Unconfined() {
-				break
-			}
-		}
+		await.Patiently(func() bool {
+			l, err = fs.LabelOf(cmd.Process.Pid)
+			return err != nil || !l.Unconfined()
+		})
 		stdin.Close()
 		return errors.Join(err, cmd.Wait())
 	})

@@ -76,6 +76,9 @@ func TestConfirmAppArmorSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n < 100 {
+		t.Errorf("only %d profiles in %s", n, suite)
+	}
 	t.Logf("%d profiles, %d differ", n, wrong)
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	toml "github.com/pelletier/go-toml/v2"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/configfile"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
@@ -242,7 +244,7 @@ func TestConfirmDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := "unix://" + dir + "/s"
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithCancel(await.Context(t))
 	defer cancel()
 	daemon := exec.CommandContext(ctx, dockerd, "--config-file", path, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", socket,
 		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none", "--storage-driver", "vfs")
@@ -257,18 +259,17 @@ func TestConfirmDocker(t *testing.T) {
 	go func() { ended <- daemon.Wait() }()
 	defer func() { cancel(); <-ended }()
 	var out []byte
-	for range 300 {
-		info := exec.CommandContext(ctx, docker, "-H", socket, "info", "--format", "{{json .Runtimes}} default {{.DefaultRuntime}}")
-		if out, err = info.Output(); err == nil && !bytes.Contains(out, []byte("null default")) {
-			break
-		}
+	await.Until(t, "an answer of dockerd", func() (bool, error) {
 		select {
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("dockerd ended: %v\n%s", err, log.Bytes())
-		case <-time.After(100 * time.Millisecond):
+			return false, fmt.Errorf("dockerd ended: %w\n%s", err, log.Bytes())
+		default:
 		}
-	}
+		info := exec.CommandContext(ctx, docker, "-H", socket, "info", "--format", "{{json .Runtimes}} default {{.DefaultRuntime}}")
+		out, err = info.Output()
+		return err == nil && !bytes.Contains(out, []byte("null default")), nil
+	})
 	for _, want := range []string{`"palisade":{"path":"/usr/bin/true"`, `"other":`, "default palisade"} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("docker info has no %s: %s (%v)", want, out, err)

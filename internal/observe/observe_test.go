@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -159,9 +160,28 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
+// TestThisHost reads the machine of the test. Others start and end containers
+// meanwhile, so what can be asked is that whatever is found is whole, and that the
+// label of this very process is found where there is one.
 func TestThisHost(t *testing.T) {
-	if _, err := All("/", nil); err != nil {
+	seen, err := All("/", nil)
+	if err != nil {
 		t.Logf("not all could be read: %v", err)
+	}
+	own, _ := os.ReadFile("/proc/self/attr/current")
+	_, err = selinux.ParseContext(strings.TrimRight(string(own), "\x00\n"))
+	labelled := err == nil
+	processes := 0
+	for _, o := range seen {
+		if o.ID == "" || o.Level == "" || !slices.Contains([]string{"process", "docker", "podman", "containerd", "crio", "libvirt", "content"}, o.Source) {
+			t.Errorf("%+v", o)
+		}
+		if o.Source == "process" {
+			processes++
+		}
+	}
+	if !labelled && processes > 0 {
+		t.Errorf("%d processes with a label, and this one has %q", processes, own)
 	}
 }
 

@@ -7,12 +7,14 @@
 package oracle
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -122,8 +124,9 @@ func CacheDir(tb testing.TB, sub string) string {
 
 // CHelper builds a test-only C program and returns its path. flags are given to
 // the compiler behind the source, "-lsepol" for example. The binary is kept by
-// the hash of its source and flags. A missing compiler or library is a missing
-// oracle: install says what brings it.
+// the hash of its source and flags. A missing compiler, header or library is a
+// missing oracle: install says what brings it. That a program of ours does not
+// compile where those are there is a failure.
 func CHelper(tb testing.TB, source, install string, flags ...string) string {
 	tb.Helper()
 	cc := Tool(tb, "cc", "apt: gcc libc6-dev")
@@ -147,10 +150,41 @@ func CHelper(tb testing.TB, source, install string, flags ...string) string {
 	defer os.Remove(tmp.Name())
 	args := append([]string{"-O2", "-o", tmp.Name(), source}, flags...)
 	if msg, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
-		Missing(tb, "cannot build %s (%s): %v\n%s", filepath.Base(source), install, err, msg)
+		if why := lacks(tb, cc, source, src, flags); why != "" {
+			Missing(tb, "cannot build %s (%s): %s", filepath.Base(source), install, why)
+		}
+		tb.Fatalf("build %s: %v\n%s", filepath.Base(source), err, msg)
 	}
 	if err := os.Rename(tmp.Name(), out); err != nil {
 		tb.Fatal(err)
 	}
 	return out
+}
+
+var asked = regexp.MustCompile(`^#\s*(include\s*<|define|undef|if|ifdef|ifndef|elif|else|endif)`)
+
+// lacks builds a program that has the headers and flags of a helper and does
+// nothing, and tells what keeps even that from being built; "" says that nothing does.
+func lacks(tb testing.TB, cc, source string, src []byte, flags []string) string {
+	tb.Helper()
+	var probe bytes.Buffer
+	for line := range bytes.Lines(src) {
+		// Conditions stay, so that a header of another system is not asked for; headers
+		// in quotes are our own.
+		if d := strings.TrimLeft(string(line), " \t"); asked.MatchString(d) && !strings.HasSuffix(strings.TrimSpace(d), "\\") {
+			probe.Write(line)
+		}
+	}
+	probe.WriteString("\nint main(void) { return 0; }\n")
+	dir := tb.TempDir()
+	file := filepath.Join(dir, "probe.c")
+	if err := os.WriteFile(file, probe.Bytes(), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	args := append([]string{"-I", filepath.Dir(source), "-o", filepath.Join(dir, "probe"), file}, flags...)
+	msg, err := exec.Command(cc, args...).CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	return strings.TrimSpace(err.Error() + "\n" + string(msg))
 }

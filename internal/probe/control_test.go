@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
@@ -203,9 +204,7 @@ func inContainer(t *testing.T, change func(*testing.T, *specs.Spec), files ...*o
 	}
 	id := fmt.Sprintf("palisade-probe-test-%d", os.Getpid())
 	state := t.TempDir()
-	// A guest without KVM on a busy host takes its time.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
+	ctx := await.Context(t)
 	args := []string{"--root", state, "run"}
 	if vmtest.InGuest() {
 		// The initial root file system cannot be pivoted away from.
@@ -362,7 +361,7 @@ func TestKernelControl(t *testing.T) {
 // TestKernelControlDebian does so on Debian's kernel, which has modules, kexec
 // and the rest that small kernels leave out, and control groups of version 2.
 func TestKernelControlDebian(t *testing.T) {
-	config := vmtest.Config{MemoryMiB: 1536, Timeout: 8 * time.Minute}
+	config := vmtest.Config{MemoryMiB: 1536}
 	if !vmtest.InGuest() {
 		config.Files = withLibraries(t, oracle.Tool(t, "runc", "apt: runc"))
 		// The guest leaves its measurement on a disk.

@@ -68,8 +68,6 @@ type Config struct {
 	Modules []string
 	// Env is added to the environment of the test in the guest.
 	Env []string
-	// Timeout ends the guest; 5 minutes when zero.
-	Timeout time.Duration
 }
 
 // File is one file or folder for the guest. Folders are taken whole. Of Host
@@ -124,9 +122,11 @@ func Run(t *testing.T, c Config, fn func(t *testing.T)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = 5 * time.Minute
+	// How long a guest takes depends on the machine. The end is that of the whole
+	// test run, short of which it is stopped and its log shown.
+	timeout := 24 * time.Hour
+	if end, ok := t.Deadline(); ok {
+		timeout = time.Until(end) - 30*time.Second
 	}
 	modules, err := kernel.resolve(append([]string{"virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "virtio_console"}, c.Modules...))
 	if err != nil {

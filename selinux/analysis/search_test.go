@@ -147,6 +147,9 @@ func TestConfirmSearch(t *testing.T) {
 		if !oracle.Required() && i%6 != 1 {
 			continue // a second each; "make oracle" asks all of them
 		}
+		if testing.Short() && i != 1 {
+			continue
+		}
 		t.Run(line, func(t *testing.T) {
 			confirm(t, sesearch, path, p, strings.Fields(line))
 		})
@@ -226,7 +229,7 @@ func TestConfirmSearchSources(t *testing.T) {
 			}
 		})
 	}
-	if compiled < len(confs)*3/4 {
+	if compiled == 0 || compiled < len(confs)*3/4 {
 		t.Errorf("only %d of %d policies compiled", compiled, len(confs))
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/palisade-sec/palisade/internal/await"
 )
 
 // box is a container of an engine in the guest. Its process is this test's
@@ -51,7 +53,7 @@ type engine struct {
 type shell struct{ errs []error }
 
 func (s *shell) run(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out bytes.Buffer
@@ -97,14 +99,13 @@ func (s *shell) background(log, name string, args ...string) *exec.Cmd {
 // wait waits for a service to answer.
 func (s *shell) wait(name string, args ...string) {
 	var out string
-	for deadline := time.Now().Add(120 * time.Second); time.Now().Before(deadline); {
+	if !await.Patiently(func() (ok bool) {
 		var err error
-		if out, err = s.run(name, args...); err == nil {
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
+		out, err = s.run(name, args...)
+		return err == nil
+	}) {
+		s.errorf("%s %s: no answer: %s", name, strings.Join(args, " "), out)
 	}
-	s.errorf("%s %s: no answer: %s", name, strings.Join(args, " "), out)
 }
 
 // environment is what makes this test's binary serve in a container.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
@@ -47,7 +48,7 @@ func inDebian(t *testing.T, role string) {
 		disk = engineDisk(t)
 	}
 	vmtest.Run(t, vmtest.Config{
-		LSM: "selinux", Disk: disk, MemoryMiB: 4096, Modules: []string{"overlay", "fuse"}, Timeout: 30 * time.Minute,
+		LSM: "selinux", Disk: disk, MemoryMiB: 4096, Modules: []string{"overlay", "fuse"},
 		Env: []string{onlyEnv + "=" + os.Getenv(onlyEnv), permissiveEnv + "=" + os.Getenv(permissiveEnv), verboseEnv + "=" + os.Getenv(verboseEnv)},
 	}, func(t *testing.T) {
 		must(t, os.Mkdir("/disk", 0o755))
@@ -287,13 +288,7 @@ func (s *shell) bring(b *box) bool {
 // find looks for the container's process and its label, labels its volume where
 // the engine does not, and waits until it serves.
 func (s *shell) find(b *box) bool {
-	for range 150 {
-		if b.pid = processOf(b.name); b.pid != 0 {
-			break
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-	if b.pid == 0 {
+	if !await.Patiently(func() bool { b.pid = processOf(b.name); return b.pid != 0 }) {
 		s.errorf("%s: container %s does not come up", b.engine.name, b.name)
 		return false
 	}
@@ -314,14 +309,11 @@ func (s *shell) find(b *box) bool {
 			s.must("palisade", "relabel", "/srv/lxc/"+b.name, "--context", "system_u:object_r:container_file_t:"+level)
 		}
 	}
-	for range 150 {
-		if _, err := os.Stat(b.volume() + "/ready"); err == nil {
-			return true
-		}
-		time.Sleep(200 * time.Millisecond)
+	ready := await.Patiently(func() bool { _, err := os.Stat(b.volume() + "/ready"); return err == nil })
+	if !ready {
+		s.errorf("%s: container %s does not serve", b.engine.name, b.name)
 	}
-	s.errorf("%s: container %s does not serve", b.engine.name, b.name)
-	return false
+	return ready
 }
 
 // processOf is the process that serves in a container of this name.

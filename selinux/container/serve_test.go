@@ -9,9 +9,10 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/await"
 )
 
 // Descriptors of a pipe that a serving container keeps open.
@@ -36,15 +37,14 @@ func serve() error {
 		return err
 	}
 	// Some volumes are labelled when the label is known.
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		err := furnish(name)
-		if err == nil {
-			break
+	var err error
+	if !await.Patiently(func() bool {
+		if err = furnish(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 		}
-		if time.Now().After(deadline) {
-			return err
-		}
-		fmt.Fprintln(os.Stderr, err)
+		return err == nil
+	}) {
+		return err
 	}
 	select {}
 }

@@ -559,12 +559,16 @@ func FuzzParse(f *testing.F) {
 	for _, tt := range badTable {
 		f.Add(tt.data)
 	}
-	if seeds, err := filepath.Glob("testdata/seeds/*"); err == nil {
-		for _, s := range seeds {
-			if data, err := os.ReadFile(s); err == nil {
-				f.Add(data)
-			}
+	seeds, err := filepath.Glob("testdata/seeds/*")
+	if err != nil || len(seeds) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, s := range seeds {
+		data, err := os.ReadFile(s)
+		if err != nil {
+			f.Fatal(err)
 		}
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse(data)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/selinux"
 )
 
@@ -76,7 +77,14 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+		// Some fall before the first file, the others when a random one has its label:
+		// the run is somewhere behind it then, or over.
+		if i%4 > 0 {
+			path := filepath.Join(root, fmt.Sprintf("d%[1]d/e%[1]d/f%[2]d", rand.IntN(10), rand.IntN(100)))
+			await.True(t, "the label of "+path, func() bool { got, err := getLabel(path, false); return err == nil && got == want })
+		} else {
+			await.Moment(60 * time.Millisecond)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		left := wrong(want)

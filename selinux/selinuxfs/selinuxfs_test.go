@@ -11,7 +11,6 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/vmtest"
@@ -36,7 +35,7 @@ func TestKernel(t *testing.T) {
 	if !vmtest.InGuest() {
 		files = []vmtest.File{{Guest: "/policy", Host: debian.Policy(t, "default", nil).Policy}}
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "selinux", Files: files, Timeout: 5 * time.Minute}, inKernel)
+	vmtest.Run(t, vmtest.Config{LSM: "selinux", Files: files}, inKernel)
 }
 
 func inKernel(t *testing.T) {

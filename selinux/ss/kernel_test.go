@@ -40,7 +40,7 @@ func TestKernelAnswers(t *testing.T) {
 				files = []vmtest.File{{Guest: "/policy", Host: debian.Policy(t, flavour, nil).Policy}}
 			}
 			vmtest.Run(t, vmtest.Config{
-				LSM: "selinux", Files: files, Timeout: 40 * time.Minute,
+				LSM: "selinux", Files: files,
 				Env: []string{"PALISADE_QUESTIONS=" + strconv.Itoa(n)},
 			}, kernelAnswers)
 		})
@@ -54,7 +54,7 @@ func TestKernelEvery(t *testing.T) {
 		files = []vmtest.File{{Guest: "/policy", Data: everyPolicy(t)}}
 	}
 	vmtest.Run(t, vmtest.Config{
-		LSM: "selinux", Files: files, Timeout: 20 * time.Minute,
+		LSM: "selinux", Files: files,
 		Env: []string{"PALISADE_QUESTIONS=" + strconv.Itoa(count(20_000, 2_500))},
 	}, kernelAnswers)
 }

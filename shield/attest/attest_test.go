@@ -25,8 +25,8 @@ func collateral(t testing.TB, dir string) Collateral {
 	t.Helper()
 	var c Collateral
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no collateral in %s: %v", dir, err)
 	}
 	for _, f := range files {
 		if b, err := os.ReadFile(f); err == nil {

@@ -129,6 +129,9 @@ func TestConfirmReader(t *testing.T) {
 // the older state that a crash leaves, or both refuse. SEALFS_READER_FLIPS is how many.
 func TestConfirmReaderCorrupted(t *testing.T) {
 	flips := 30
+	if testing.Short() {
+		flips = 2
+	}
 	if n, err := strconv.Atoi(os.Getenv("SEALFS_READER_FLIPS")); err == nil {
 		flips = n
 	}

@@ -13,8 +13,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/shield/sealfs"
@@ -198,9 +198,9 @@ func BenchmarkRedis(b *testing.B) {
 	oracle.Tool(b, "redis-server", "apt: redis-server")
 	bench := oracle.Tool(b, "redis-benchmark", "apt: redis-tools")
 	compare(b, false, []string{"native", "passed"}, func(way, port int) *server {
-		return serve(b, []string{"", "passed"}[way], port, "redis-server", "--port", fmt.Sprint(port), "--save", "", "--dir", b.TempDir())
+		return serve(b, []string{"", "passed"}[way], port, redisAnswers, "redis-server", "--bind", loopback, "--port", fmt.Sprint(port), "--save", "", "--dir", b.TempDir())
 	}, func(port int) float64 {
-		return load(b, bench, "-p", fmt.Sprint(port), "-n", "150000", "-c", "30", "-q", "-t", "get")
+		return load(b, bench, "-h", loopback, "-p", fmt.Sprint(port), "-n", "150000", "-c", "30", "-q", "-t", "get")
 	})
 }
 
@@ -213,9 +213,9 @@ func BenchmarkRedisAOF(b *testing.B) {
 			how, _, _ = benchVolume(b, dir)
 			dir = "/sealed"
 		}
-		return serve(b, how, port, "redis-server", "--port", fmt.Sprint(port), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--dir", dir)
+		return serve(b, how, port, redisAnswers, "redis-server", "--bind", loopback, "--port", fmt.Sprint(port), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--dir", dir)
 	}, func(port int) float64 {
-		return load(b, bench, "-p", fmt.Sprint(port), "-n", "150000", "-c", "30", "-q", "-t", "set")
+		return load(b, bench, "-h", loopback, "-p", fmt.Sprint(port), "-n", "150000", "-c", "30", "-q", "-t", "set")
 	})
 }
 
@@ -230,7 +230,7 @@ func BenchmarkNginx(b *testing.B) {
 	compare(b, true, []string{"native", "passed", "sealed"}, func(way, port int) *server {
 		return nginx(b, []string{"", "passed", how}[way], []string{dir, dir, "/sealed"}[way], port)
 	}, func(port int) float64 {
-		return load(b, wrk, "-t", "1", "-c", "16", "-d", "2s", fmt.Sprintf("http://127.0.0.1:%d/f", port))
+		return load(b, wrk, "-t", "1", "-c", "16", "-d", "2s", fmt.Sprintf("http://%s:%d/f", loopback, port))
 	})
 }
 
@@ -292,7 +292,7 @@ func BenchmarkGocryptfs(b *testing.B) {
 			n, g, s := job("", plain, rw), job("", mount, rw), job(how, "/sealed", rw)
 			toGocryptfs = append(toGocryptfs, s/g)
 			toPlain = append(toPlain, s/n)
-			time.Sleep(100 * time.Millisecond) // let gocryptfs write back
+			syscall.Sync() // what gocryptfs has not written back yet is not the next job's
 		}
 		b.ReportMetric(median(toGocryptfs), rw+"-sealed/gocryptfs")
 		b.ReportMetric(median(toPlain), rw+"-sealed/native")

@@ -5,6 +5,7 @@
 package shim
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/shield/sealfs"
 )
@@ -25,8 +27,9 @@ import (
 // server is a program that was started shielded or bare, in a process of its own:
 // the shielded one by this test binary (see TestMain).
 type server struct {
-	cmd *exec.Cmd
-	log bytes.Buffer
+	cmd   *exec.Cmd
+	log   bytes.Buffer  // to be read when it ended
+	ended chan struct{} // closed when it ended
 }
 
 const serveVariable = "PALISADE_TEST_SERVE"
@@ -56,8 +59,37 @@ func TestMain(m *testing.M) {
 	os.Exit(res.Code)
 }
 
-// serve starts a server; how is "" (bare), "passed" (no volume), "dispatch" (by that as well) or "VOLUME|KEYFILE".
-func serve(tb testing.TB, how string, port int, args ...string) *server {
+// loopback is an address that only this process uses. On 127.0.0.1 a port that was
+// free a moment ago can be the source port of another program's connection.
+var loopback = fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>16&0x7f, os.Getpid()>>8&0xff, os.Getpid()&0xff)
+
+// answers tells that somebody listens.
+func answers(port int) bool {
+	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
+}
+
+// redisAnswers tells that redis has loaded its data: it listens before that, and
+// refuses commands meanwhile.
+func redisAnswers(port int) bool {
+	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return err == nil && line == "+PONG\r\n"
+}
+
+// serve starts a server and waits until it is ready; how is "" (bare), "passed" (no
+// volume), "dispatch" (by that as well) or "VOLUME|KEYFILE".
+func serve(tb testing.TB, how string, port int, ready func(port int) bool, args ...string) *server {
 	tb.Helper()
 	s := &server{}
 	path, err := exec.LookPath(args[0])
@@ -78,39 +110,35 @@ func serve(tb testing.TB, how string, port int, args ...string) *server {
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
+	s.ended = make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(s.ended) }()
 	tb.Cleanup(func() {
-		if s.cmd.ProcessState == nil {
-			_ = s.cmd.Process.Kill()
-			_ = s.cmd.Wait()
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	})
+	await.Until(tb, fmt.Sprintf("%v (%q) on port %d", args, how, port), func() (bool, error) {
+		select {
+		case <-s.ended:
+			return false, fmt.Errorf("it ended: %v\n%s", s.cmd.ProcessState, s.log.Bytes())
+		default:
+			return ready(port), nil
 		}
 	})
-	for range 400 {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			c.Close()
-			return s
-		}
-		if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	tb.Fatalf("%v (%q) does not listen on port %d", args, how, port)
-	return nil
+	return s
 }
 
 // stop ends a server by SIGTERM and waits for it.
 func (s *server) stop(tb testing.TB) {
 	tb.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	_ = s.cmd.Wait()
+	<-s.ended
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 && code != 143 && code != -1 {
 		tb.Errorf("%v: exit %d\n%s", s.cmd.Args, code, s.log.Bytes())
 	}
 }
 
 func freePort(tb testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -133,27 +161,25 @@ func TestServersRedis(t *testing.T) {
 	port := freePort(t)
 	p := fmt.Sprint(port)
 	start := func() *server {
-		return serve(t, how, port, "redis-server", "--port", p, "--dir", "/sealed", "--save", "", "--appendonly", "yes")
+		return serve(t, how, port, redisAnswers, "redis-server", "--bind", loopback, "--port", p, "--dir", "/sealed", "--save", "", "--appendonly", "yes")
 	}
 	ask := func(args ...string) string {
-		out, code := bare(t, "/", append([]string{cli, "-p", p}, args...)...)
+		out, code := bare(t, "/", append([]string{cli, "-h", loopback, "-p", p}, args...)...)
 		if code != 0 {
 			t.Errorf("redis-cli %v: %s", args, out)
 		}
 		return strings.TrimSpace(out)
 	}
 	s := start()
-	if out, code := bare(t, "/", benchmark, "-p", p, "-n", "20000", "-r", "5000", "-c", "20", "-q", "-t", "set,incr,lpush"); code != 0 {
+	if out, code := bare(t, "/", benchmark, "-h", loopback, "-p", p, "-n", "20000", "-r", "5000", "-c", "20", "-q", "-t", "set,incr,lpush"); code != 0 {
 		t.Fatal(out)
 	}
 	ask("set", "answer", "forty-two")
 	ask("bgrewriteaof")
-	for range 100 {
-		if info := ask("info", "persistence"); strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0") {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	await.True(t, "the end of the rewrite", func() bool {
+		info := ask("info", "persistence")
+		return strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0")
+	})
 	if info := ask("info", "persistence"); !strings.Contains(info, "aof_last_bgrewrite_status:ok") || !strings.Contains(info, "aof_last_write_status:ok") {
 		t.Error(info)
 	}
@@ -181,16 +207,16 @@ const nginxConf = `daemon off; worker_processes 2; pid %[1]s/nginx.pid; error_lo
 events { worker_connections 128; }
 http { access_log off; sendfile on; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f;
 uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-server { listen 127.0.0.1:%[3]d; root %[2]s; } }
+server { listen %[4]s:%[3]d; root %[2]s; } }
 `
 
 func nginx(tb testing.TB, how, root string, port int) *server {
 	run := tb.TempDir()
 	conf := filepath.Join(run, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, run, root, port), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, run, root, port, loopback), 0o644); err != nil {
 		tb.Fatal(err)
 	}
-	return serve(tb, how, port, "/usr/sbin/nginx", "-p", run, "-e", "stderr", "-c", conf)
+	return serve(tb, how, port, answers, "/usr/sbin/nginx", "-p", run, "-e", "stderr", "-c", conf)
 }
 
 // TestServersNginx serves sealed files with sendfile, whole and in ranges.
@@ -214,7 +240,7 @@ func TestServersNginx(t *testing.T) {
 	s := nginx(t, how, "/sealed", port)
 	for name, b := range want {
 		for range 3 {
-			resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/%s", port, name))
+			resp, err := http.Get(fmt.Sprintf("http://%s:%d/%s", loopback, port, name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -225,7 +251,7 @@ func TestServersNginx(t *testing.T) {
 			}
 		}
 	}
-	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/none", port))
+	resp, err := http.Get(fmt.Sprintf("http://%s:%d/none", loopback, port))
 	if err != nil || resp.StatusCode != 404 {
 		t.Errorf("%v %v", resp, err)
 	} else {
@@ -237,8 +263,8 @@ func TestServersNginx(t *testing.T) {
 func TestServersMemcached(t *testing.T) {
 	oracle.Tool(t, "memcached", "apt: memcached")
 	port := freePort(t)
-	s := serve(t, "passed", port, "memcached", "-u", "root", "-l", "127.0.0.1", "-p", fmt.Sprint(port), "-t", "4")
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	s := serve(t, "passed", port, answers, "memcached", "-u", "root", "-l", loopback, "-p", fmt.Sprint(port), "-t", "4")
+	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
@@ -182,13 +182,9 @@ func (g *guest) processes(word string) []int {
 // wait waits for the one process with the word on its command line.
 func (g *guest) wait(word string) int {
 	g.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if p := g.processes(word); len(p) == 1 {
-			return p[0]
-		}
-	}
-	g.t.Fatalf("no process with %s", word)
-	return 0
+	var pids []int
+	await.True(g.t, "one process with "+word, func() bool { pids = g.processes(word); return len(pids) == 1 })
+	return pids[0]
 }
 
 func (g *guest) wantLabel(pid int, want string) {
@@ -276,7 +272,7 @@ func inKernel(t *testing.T) {
 	if !vmtest.InGuest() {
 		files = programs(t)
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: os.Getenv(suiteEnv), Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}, Timeout: 20 * time.Minute}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Suite: os.Getenv(suiteEnv), Files: files, Modules: []string{"overlay"}, Env: []string{killsEnv + "=" + kills, "PATH=/usr/local/bin:/usr/bin"}}, func(t *testing.T) {
 		g := newGuest(t)
 		for _, step := range []struct {
 			name string
@@ -408,7 +404,6 @@ func (g *guest) testStrict() {
 // testKilled kills palisade run at random moments. Whatever runs has its profile,
 // and gc leaves none.
 func (g *guest) testKilled() {
-	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	loaded, span := 0, time.Duration(0)
 	rounds, _ := strconv.Atoi(os.Getenv(killsEnv))
 	for i := range rounds {
@@ -420,12 +415,10 @@ func (g *guest) testKilled() {
 		if i == 0 {
 			// How long that takes depends on the machine; one is killed right then.
 			start := time.Now()
-			for len(g.own()) == 0 && time.Since(start) < time.Minute {
-				time.Sleep(10 * time.Millisecond)
-			}
+			await.True(g.t, "a profile", func() bool { return len(g.own()) > 0 })
 			span = 2 * time.Since(start)
 		} else {
-			time.Sleep(time.Duration(random.Int64N(int64(span))))
+			await.Moment(span)
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			g.t.Fatal(err)
@@ -468,14 +461,16 @@ func (g *guest) testLost() {
 	if err := daemon.Start(); err != nil {
 		g.t.Fatal(err)
 	}
-	time.Sleep(time.Second)
+	// Twice the daemon takes away a profile without a process; it saw the other one then.
+	for range 2 {
+		g.load("profile palisade-ghost { file, }")
+		await.True(g.t, "the daemon to take away a profile", func() bool { return !slices.Contains(g.own(), "palisade-ghost enforce") })
+	}
 	g.wantOwn("beside the daemon", "palisade-held enforce")
 	g.wantLabel(pid, "palisade-held")
 	_ = holder.Process.Kill()
 	_ = holder.Wait()
-	for deadline := time.Now().Add(10 * time.Second); len(g.own()) > 0 && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
+	await.True(g.t, "the daemon to take away the last profile", func() bool { return len(g.own()) == 0 })
 	g.wantOwn("after the process ended")
 	_ = daemon.Process.Signal(unix.SIGTERM)
 	_ = daemon.Wait()
