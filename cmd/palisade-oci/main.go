@@ -7,14 +7,14 @@ package main
 import (
 	"os"
 
-	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/runtime/wrapper"
+	"github.com/palisade-sec/palisade/internal/engine/oci"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
 func main() {
-	os.Exit(wrapper.Main(os.Args[1:], func(dir *state.Dir) svirt.Authority {
+	os.Exit(oci.Main(os.Args[1:], func(dir *state.Dir) svirt.Authority {
 		return authority.Open(dir.Path())
 	}))
 }

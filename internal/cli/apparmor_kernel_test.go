@@ -12,8 +12,8 @@ import (
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
-	"github.com/palisade-sec/palisade/internal/vmtest"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/vmtest"
 )
 
 // TestKernelAppArmorVerbs loads, asks, lists and removes with the command line

@@ -16,10 +16,10 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/observe"
-	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/registry/bolt"
 	"github.com/palisade-sec/palisade/internal/registry/socket"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/internal/observe"
-	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -12,13 +12,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/image"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/container"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
 )

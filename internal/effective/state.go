@@ -97,12 +97,7 @@ func Asked(s *specs.Spec) State {
 		}
 		st.NoNewPrivileges = p.NoNewPrivileges
 		st.UID, st.GID = p.User.UID, p.User.GID
-		if c := p.Capabilities; c != nil {
-			st.Capabilities = Capabilities{
-				Bounding: set(c.Bounding), Effective: set(c.Effective), Permitted: set(c.Permitted),
-				Inheritable: set(c.Inheritable), Ambient: set(c.Ambient),
-			}
-		}
+		st.Capabilities = CapabilitiesOf(p)
 	}
 	st.ReadOnlyRoot = s.Root != nil && s.Root.Readonly
 	if l := s.Linux; l != nil {
@@ -121,6 +116,18 @@ func Asked(s *specs.Spec) State {
 	slices.Sort(st.ReadOnlyPaths)
 	slices.Sort(st.Namespaces)
 	return st
+}
+
+// CapabilitiesOf are the capabilities that p asks for.
+func CapabilitiesOf(p *specs.Process) Capabilities {
+	c := p.Capabilities
+	if c == nil {
+		return Capabilities{}
+	}
+	return Capabilities{
+		Bounding: set(c.Bounding), Effective: set(c.Effective), Permitted: set(c.Permitted),
+		Inheritable: set(c.Inheritable), Ambient: set(c.Ambient),
+	}
 }
 
 func set(names []string) caps.Set {

@@ -19,10 +19,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/witness"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

@@ -16,9 +16,11 @@ package hold
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -85,6 +87,7 @@ type Hold struct {
 	expect Expect
 	root   int // the program that was started, or 0
 	exited bool
+	on     bool // wait for the workload whatever became of the program
 	status unix.WaitStatus
 	// tracees maps each traced thread to what is known about it. The lock is for
 	// the alarm, which kills from another thread.
@@ -229,7 +232,7 @@ func (h *Hold) Wait() (Result, error) {
 	var held int
 	res := Result{}
 	for held == 0 {
-		if h.exited && (h.code() != 0 || len(h.tracees) == 0) {
+		if h.exited && (h.code() != 0 && !h.on || len(h.tracees) == 0) {
 			break // it failed, or nothing is left that could execute the workload
 		}
 		var ws unix.WaitStatus
@@ -276,6 +279,16 @@ func (h *Hold) ended(pid int, ws unix.WaitStatus) {
 		h.exited, h.status = true, ws
 	}
 }
+
+// WaitOn is Wait after the started program has failed: the workload may have been
+// started all the same.
+func (h *Hold) WaitOn() (Result, error) {
+	h.on = true
+	return h.Wait()
+}
+
+// Left are the traced threads.
+func (h *Hold) Left() []int { return slices.Sorted(maps.Keys(h.tracees)) }
 
 func (h *Hold) code() int {
 	if h.status.Exited() {

@@ -72,21 +72,14 @@ type held struct {
 	// the runtime starts.
 	init   int
 	expect hold.Expect
+	// waits reports whether a process that is there already still waits for its
+	// start, after a runtime that failed.
+	waits func() (bool, error)
 	// verify is called by the tracing thread while the workload is stopped before
 	// its first instruction.
 	verify func(pid int) error
-	// released is called after the workload was let go, and before its end.
-	released func(pid int) error
-}
-
-// outcome is how a held start ended.
-type outcome struct {
-	code int
-	// pid is the workload's; 0 when it was not reached.
-	pid int
-	// step is the exit code of the last step when it did not execute the workload,
-	// or -1.
-	step int
+	// released is called once the workload was let go.
+	released func()
 }
 
 // errVerify marks a container that was killed since it is less confined than asked.
@@ -94,13 +87,13 @@ var errVerify = errors.New("killed, since it is less confined than asked")
 
 // run starts, holds, verifies, releases and waits for the runtime. With an error
 // nothing of the container has run, and all that was traced is killed.
-func (s held) run() (outcome, error) {
+func (s held) run() (Outcome, error) {
 	f := collectSignals()
 	defer f.stop()
 	s.expect.Timeout = startTimeout
 	h := hold.New(s.expect)
 	defer h.Close()
-	out := outcome{step: -1}
+	out := Outcome{Step: -1}
 	if s.init > 0 {
 		if err := h.Seize(s.init); err != nil {
 			return out, err
@@ -112,17 +105,20 @@ func (s held) run() (outcome, error) {
 	}
 	f.to(h.PID(), !s.runtime.Session)
 	res, err := h.Wait()
+	if err == nil && res.PID == 0 && s.init > 0 && !res.StepEnded && len(h.Left()) > 0 {
+		res, err = s.failed(h)
+	}
 	if err != nil {
 		return out, err
 	}
 	if res.StepEnded {
-		out.step = exitCode(res.StepStatus)
+		out.Step = exitCode(res.StepStatus)
 	}
-	if out.pid = res.PID; res.PID == 0 {
-		// A process that is there and did not start stays as it is.
+	if out.PID = res.PID; res.PID == 0 {
+		// A process that is there and was not started stays as it is.
 		h.Abandon(s.init > 0)
 		ws, err := h.Ended()
-		out.code = exitCode(ws)
+		out.Code = exitCode(ws)
 		return out, err
 	}
 	if err := s.verify(res.PID); err != nil {
@@ -131,13 +127,25 @@ func (s held) run() (outcome, error) {
 	}
 	h.Release()
 	if s.released != nil {
-		if err := s.released(res.PID); err != nil {
-			return out, err
-		}
+		s.released()
 	}
 	ws, err := h.Ended()
-	out.code = exitCode(ws)
+	out.Code = exitCode(ws)
 	return out, err
+}
+
+// failed deals with a runtime that failed to start a process that is there. One that
+// waits no more was let go before the failure, and is held all the same.
+func (s held) failed(h *hold.Hold) (hold.Result, error) {
+	waits, err := s.waits()
+	if err != nil {
+		h.Kill()
+		return hold.Result{}, err
+	}
+	if waits {
+		return hold.Result{}, nil
+	}
+	return h.WaitOn()
 }
 
 // insideOf reports whether a process is in the mount namespace of the container
@@ -181,12 +189,6 @@ func insideNew(early bool) (func(pid int) bool, error) {
 
 func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
-}
-
-// lastLine is the last line of a text, for messages.
-func lastLine(b []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
 }
 
 func mismatch(parts []string) error {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/hold"
 	"github.com/palisade-sec/palisade/policy"
 )
 
@@ -94,8 +95,13 @@ type Record struct {
 	Labelled bool `json:"labelled"`
 	// Asked is what is to be in force; nil until it has been planned.
 	Asked *effective.State `json:"asked"`
-	// Step is the digest of what the last step does; empty without one.
-	Step string `json:"step"`
+	// Step is the digest of what the last step does, Handed the file that it is
+	// executed from, as the kernel names it; both are empty without one.
+	Step   string        `json:"step"`
+	Handed hold.Identity `json:"handed"`
+	// VerifiedAt is when what is in force was compared with what was asked for,
+	// right before the workload's first instruction; zero before that.
+	VerifiedAt time.Time `json:"verified_at"`
 	// Profile is the container's own AppArmor profile, to be unloaded with it;
 	// EngineProfile the one that its engine has asked for.
 	Profile       string `json:"profile"`

@@ -129,6 +129,9 @@ func (d *Dir) Store(key string, value []byte) {
 // Images is the folder of unpacked images.
 func (d *Dir) Images() string { return filepath.Join(d.root, "images") }
 
+// Folder is the folder of the container with the key.
+func (d *Dir) Folder(key string) string { return filepath.Join(d.containers(), key) }
+
 func (d *Dir) containers() string { return filepath.Join(d.root, "containers") }
 
 // Container is one container's folder, locked against all other processes until

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
 )

@@ -15,8 +15,8 @@ import (
 
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/debian"
-	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/gc"
+	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 	policy "github.com/palisade-sec/palisade/selinux/container"

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
 	"github.com/palisade-sec/palisade/internal/gc"
@@ -40,7 +41,6 @@ import (
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/delegate"
 	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/svirt"
 	"github.com/palisade-sec/palisade/target"

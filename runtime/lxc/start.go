@@ -39,10 +39,10 @@ import (
 	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/hostfacts"
 	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/settings"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/runtime/wrapper"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
@@ -77,7 +77,7 @@ func report(err error) {
 type launch struct {
 	call      *call
 	inherited inherited
-	cfg       wrapper.Config
+	cfg       settings.Settings
 	domain    *libvirt.Domain
 	text      []byte // the definition as libvirt has written it
 	dir       *state.Dir
@@ -96,7 +96,7 @@ func start(args []string, registry func(*state.Dir) svirt.Authority) error {
 	if l.inherited, err = inherit(c); err != nil {
 		return err
 	}
-	if l.cfg, err = wrapper.LoadConfig(c.own); err != nil {
+	if l.cfg, err = settings.Load(c.own); err != nil {
 		return err
 	}
 	if err := l.confine(registry); err != nil {
@@ -159,7 +159,7 @@ func findController(named string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", errors.New(`libvirt_lxc not found: name it as "emulator" in ` + wrapper.ConfigFile)
+	return "", errors.New(`libvirt_lxc not found: name it as "emulator" in ` + settings.File)
 }
 
 func readStatus(path string) ([]byte, error) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package wrapper_test
+package oci_test
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package wrapper_test
+package oci_test
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/runtime/wrapper"
+	"github.com/palisade-sec/palisade/internal/engine/oci"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -26,9 +26,9 @@ const envAs = "PALISADE_TEST_OCI"
 func TestMain(m *testing.M) {
 	switch os.Getenv(envAs) {
 	case "host":
-		os.Exit(wrapper.Main(os.Args[1:], func(dir *state.Dir) svirt.Authority { return authority.Open(dir.Path()) }))
+		os.Exit(oci.Main(os.Args[1:], func(dir *state.Dir) svirt.Authority { return authority.Open(dir.Path()) }))
 	case "none":
-		os.Exit(wrapper.Main(os.Args[1:], func(*state.Dir) svirt.Authority { return &svirt.Registry{Store: &svirt.Memory{}} }))
+		os.Exit(oci.Main(os.Args[1:], func(*state.Dir) svirt.Authority { return &svirt.Registry{Store: &svirt.Memory{}} }))
 	}
 	os.Exit(m.Run())
 }

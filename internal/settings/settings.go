@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package wrapper
+// Package settings reads what a host's administrator says about the programs that
+// stand between an engine and its runtime: /etc/palisade/oci.json.
+package settings
 
 import (
 	"bytes"
@@ -16,12 +18,12 @@ import (
 	"github.com/palisade-sec/palisade/policy"
 )
 
-// ConfigFile is read unless --palisade-config names another file.
-const ConfigFile = "/etc/palisade/oci.json"
+// File is read unless --palisade-config names another file.
+const File = "/etc/palisade/oci.json"
 
-// Config says how palisade-oci and palisade-lxc work on this host. Flags win over the file, the
-// file over the defaults.
-type Config struct {
+// Settings say how palisade-oci and palisade-lxc work on this host. Flags win over
+// the file, the file over the defaults.
+type Settings struct {
 	// Runtime is the path of the OCI runtime that does the work; empty for the
 	// first of runc and crun that is installed.
 	Runtime string `json:"runtime"`
@@ -48,13 +50,13 @@ const (
 
 const maxConfigFile = 1 << 20
 
-// LoadConfig reads the file that own["config"] names, or ConfigFile if it is
+// Load reads the file that own["config"] names, or File if it is
 // there, and puts the flags over it.
-func LoadConfig(own map[string]string) (Config, error) {
-	c := Config{Policy: policy.Default().Name, State: state.Locate(), OnMismatch: "kill"}
+func Load(own map[string]string) (Settings, error) {
+	c := Settings{Policy: policy.Default().Name, State: state.Locate(), OnMismatch: "kill"}
 	path, named := own["config"]
 	if !named {
-		path = ConfigFile
+		path = File
 	}
 	switch err := readConfig(path, &c); {
 	case err == nil:
@@ -78,7 +80,7 @@ func LoadConfig(own map[string]string) (Config, error) {
 		case "require":
 			c.Require = strings.Split(value, ",")
 		default:
-			return c, fmt.Errorf("unknown flag --%s%s", ownPrefix, name)
+			return c, fmt.Errorf("unknown flag --%s%s", "palisade-", name)
 		}
 	}
 	if c.OnMismatch != "kill" && c.OnMismatch != "warn" {
@@ -92,7 +94,7 @@ func LoadConfig(own map[string]string) (Config, error) {
 	return c, nil
 }
 
-func readConfig(path string, c *Config) error {
+func readConfig(path string, c *Settings) error {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/internal/effective"
+	"github.com/palisade-sec/palisade/internal/gc"
+	"github.com/palisade-sec/palisade/internal/launch"
+	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/policy"
+)
+
+// AnnotationPolicy on a container picks another built-in policy for it. It can
+// only tighten: what holds is what both policies allow.
+const AnnotationPolicy = "io.github.palisade-sec.request"
+
+// bundleFolder is the bundle that the runtime is given, in a container's folder.
+const bundleFolder = "bundle"
+
+// create makes a container, and with run starts it.
+func (w *wrapper) create() (int, error) {
+	given, err := w.readBundle()
+	if err != nil {
+		return 0, err
+	}
+	if w.passed, err = readPassed(w.call); err != nil {
+		return 0, err
+	}
+	w.facts()
+	req, err := w.request(given)
+	if err != nil {
+		return 0, err
+	}
+	c, err := w.host.Prepare(req, func(c *state.Container, p *bundle.Plan) (effective.State, error) {
+		return w.edit(c, p, given)
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	rt, m, err := w.making(c, given.spec)
+	if err != nil {
+		return 0, c.Undo(err)
+	}
+	if w.call.Role() == Create {
+		code, err := c.Create(rt, m)
+		return w.exit(code, err)
+	}
+	key := c.Key
+	out, err := c.Run(rt, m)
+	if err == nil && !w.call.Bool("detach") {
+		// It has ended, and the runtime has deleted it unless it was told to keep it.
+		if ferr := w.host.Forget(key); ferr != nil && !errors.Is(ferr, state.ErrBusy) && !errors.Is(ferr, state.ErrNotFound) {
+			w.log.warn(ferr)
+		}
+	}
+	return w.exit(out.Code, err)
+}
+
+// given is a bundle as its engine has made it.
+type given struct {
+	bundle state.Bundle
+	raw    []byte
+	spec   *specs.Spec
+	file   string
+}
+
+// readBundle reads the configuration that the command line names, once.
+func (w *wrapper) readBundle() (*given, error) {
+	g := &given{file: w.call.ConfigFile(w.dirs())}
+	folder := w.call.BundleDir(w.caller)
+	f, raw, err := readFile(g.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("bundle %s has no configuration: %w", folder, err)
+	} else if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	g.raw = raw
+	if g.bundle, err = state.BundleOf(folder, f, raw); err != nil {
+		return nil, err
+	}
+	if g.spec, err = Decode(raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", g.file, err)
+	}
+	if g.spec.Process == nil {
+		return nil, fmt.Errorf("%s: no process", g.file)
+	}
+	return g, nil
+}
+
+// policy is that of the host, tightened by what the container asks for.
+func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
+	p, err := policy.Builtin(w.cfg.Policy)
+	if err != nil {
+		return p, err
+	}
+	if name := annotations[AnnotationPolicy]; name != "" && name != p.Name {
+		q, err := policy.Builtin(name)
+		if err != nil {
+			return p, fmt.Errorf("annotation %s: %w", AnnotationPolicy, err)
+		}
+		return q.Meet(p), nil
+	}
+	return p, nil
+}
+
+// request says what the bundle asks for in the words of every engine.
+func (w *wrapper) request(g *given) (launch.Request, error) {
+	spec := g.spec
+	p, err := w.policy(spec.Annotations)
+	if err != nil {
+		return launch.Request{}, err
+	}
+	r := launch.Request{
+		Policy: p, Holder: gc.HolderOCI,
+		Record: state.Record{
+			ID: w.call.ID, Engine: gc.EngineOCI, Bundle: g.bundle, Command: spec.Process.Args, Runtime: w.realRuntime(),
+		},
+		Profile: spec.Process.ApparmorProfile, Joins: joinedProcess(spec), ReadOnly: readOnly(spec), StepFD: w.passed.step(),
+		Compile: bundle.Request{HostNetwork: hostNetwork(spec), Writable: writable(spec)},
+	}
+	for _, m := range spec.Mounts {
+		r.Mounts = append(r.Mounts, m.Destination)
+	}
+	if spec.Linux != nil {
+		r.Compile.Engine = spec.Linux.Seccomp
+	}
+	if err := w.demands(g, &r); err != nil {
+		return r, err
+	}
+	return r, w.refuseMounts(g)
+}
+
+// edit writes the configuration that the runtime gets, in a folder of ours.
+func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.State, error) {
+	edited, spec, err := Edit(g.raw, p.Confinement, g.bundle.Path)
+	if err != nil {
+		return effective.State{}, fmt.Errorf("%s: %w", g.file, err)
+	}
+	if env := w.passed.env(); env != nil {
+		if edited, err = addEnv(edited, env); err != nil {
+			return effective.State{}, fmt.Errorf("%s: %w", g.file, err)
+		}
+	}
+	if p.MountLabel != "" && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
+		if err := labelRoot(spec.Root.Path, p.MountLabel); err != nil {
+			return effective.State{}, fmt.Errorf("label the root: %w", err)
+		}
+	}
+	if err := os.Mkdir(c.Path(bundleFolder), 0o700); err != nil {
+		return effective.State{}, err
+	}
+	c.Config = state.Digest(edited)
+	if err := state.WriteFile(c.Path(bundleFolder, "config.json"), edited, 0o600); err != nil {
+		return effective.State{}, err
+	}
+	return launch.Ask(p, asked(spec)), nil
+}
+
+// making is the call of the runtime that makes the container from the folder of
+// ours, with the last step behind what the caller passes on.
+func (w *wrapper) making(c *launch.Container, spec *specs.Spec) (launch.Runtime, launch.Making, error) {
+	call := w.call
+	call.MakeAbsolute(w.dirs())
+	m := launch.Making{Process: spec.Process, PIDFile: call.Value("pid-file")}
+	if h := spec.Hooks; h != nil {
+		m.Hooks, m.EarlyHooks = len(h.StartContainer) > 0, len(h.CreateContainer) > 0
+	}
+	errs := []error{call.Set("bundle", c.Path(bundleFolder))}
+	call.Delete("config")
+	if m.PIDFile == "" {
+		m.PIDFile = c.Path("pid")
+		errs = append(errs, call.Set("pid-file", m.PIDFile))
+	}
+	step := c.StepFiles()
+	errs = append(errs, call.Set("preserve-fds", strconv.Itoa(w.passed.total()+len(step))))
+	return w.launchRuntime(step), m, errors.Join(errs...)
+}
+
+// launchRuntime is the runtime with the rebuilt command line.
+func (w *wrapper) launchRuntime(step []*os.File) launch.Runtime {
+	return launch.Runtime{Path: w.runtime, Args: w.call.Argv(), Files: w.passed.files(step...), Env: runtimeEnv()}
+}
+
+// exit is the exit code for what happened: the runtime's, or for a command that
+// cannot be executed the one that the runtime has for it.
+func (w *wrapper) exit(code int, err error) (int, error) {
+	var missing *launch.CommandError
+	if !errors.As(err, &missing) {
+		return code, err
+	}
+	if w.call.Role() == Exec {
+		return 255, err
+	}
+	return 1, err
+}
+
+// ownConfig is the configuration that the runtime was given.
+func (w *wrapper) ownConfig(rec state.Record) ([]byte, error) {
+	f, b, err := readFile(filepath.Join(w.dir.Folder(rec.Key), bundleFolder, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	f.Close()
+	if state.Digest(b) != rec.Config {
+		return nil, fmt.Errorf("configuration of container %s: it is not the one that was made for it", rec.ID)
+	}
+	return b, nil
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// failed is the exit code of what went wrong here rather than in the runtime.
+const failed = 125
+
+// log is where engines look for what a runtime says: standard error, and the file
+// that they name with --log.
+type log struct{ path, format string }
+
+func (l log) error(err error) { l.write("error", oneLine(err)) }
+
+func (l log) warn(err error) { l.write("warning", "warning: "+oneLine(err)) }
+
+func oneLine(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
+func (l log) write(level, text string) {
+	msg := program + ": " + text
+	fmt.Fprintln(os.Stderr, msg)
+	l.append(level, msg)
+}
+
+// append writes to the log file alone.
+func (l log) append(level, msg string) {
+	if l.path == "" {
+		return
+	}
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOCTTY|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	now := time.Now().UTC().Format(time.RFC3339)
+	if l.format == "json" {
+		line, _ := json.Marshal(map[string]string{"level": level, "msg": msg, "time": now}) // strings never fail
+		fmt.Fprintf(f, "%s\n", line)
+		return
+	}
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, msg)
+}
+
+const program = "palisade-oci"
+
+// logOf finds where a command line that was not understood wants errors to be
+// told. It is a guess, and nothing but the message depends on it.
+func logOf(args []string) log {
+	var l log
+	for i, a := range args {
+		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if !strings.HasPrefix(a, "-") || name != "log" && name != "log-format" {
+			continue
+		}
+		if !given && i+1 < len(args) {
+			value = args[i+1]
+		}
+		if name == "log" {
+			l.path = value
+		} else {
+			l.format = value
+		}
+	}
+	return l
+}
