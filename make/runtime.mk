@@ -8,7 +8,7 @@ engines: deps build ## tests through runc, Docker, Podman, containerd and libvir
 	REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout 20m -run 'TestConfirm(Runc|Docker|Podman|Containerd|Libvirt|CRI)$$' ./internal/engine/oci
 
 bench-run: ## palisade run against plain runc run, in alternating pairs
-	$(GO) test -run '^$$' -bench 'BenchmarkRun$$' -benchtime 40x ./runtime/container
+	$(GO) test -run '^$$' -bench 'BenchmarkRun$$' -benchtime 40x ./internal/container
 
 bench:: bench-run
 

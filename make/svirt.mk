@@ -10,7 +10,7 @@ SVIRT_ENGINE_KILLS ?= 100
 
 svirt-kill: ## kill a loaded label daemon SVIRT_KILLS times, palisade run, relabel and label, and palisade-oci below SVIRT_ENGINE_KILLS containers of each engine
 	SVIRT_KILLS=$(SVIRT_KILLS) $(GO) test -count=1 -timeout 60m -run TestKill -v ./internal/registry/socket
-	SVIRT_ENGINE_KILLS=$(SVIRT_ENGINE_KILLS) REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 180m -run 'TestKill' -v ./internal/engine/oci ./runtime/container ./selinux/relabel
+	SVIRT_ENGINE_KILLS=$(SVIRT_ENGINE_KILLS) REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 180m -run 'TestKill' -v ./internal/engine/oci ./internal/container ./selinux/relabel
 
 svirt-kernel: ## every engine in a whole Debian, enforcing, with the container policy: all pairs of containers (root, minutes)
 	REQUIRE_ORACLES=1 $(GO) test -count=1 -timeout 60m -run 'TestKernel' -v ./selinux/container

@@ -13,7 +13,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/internal/container"
 )
 
 func newInspectCommand(e *env) *cobra.Command {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/internal/container"
 )
 
 func newPSCommand(e *env) *cobra.Command {

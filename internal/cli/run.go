@@ -18,7 +18,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/internal/container"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
 )

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/internal/container"
 )
 
 // shieldedRun are the flags of palisade run that put its command under the shield:

@@ -11,7 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/palisade-sec/palisade/internal/delegate"
-	"github.com/palisade-sec/palisade/runtime/container"
+	"github.com/palisade-sec/palisade/internal/container"
 )
 
 var update = flag.Bool("update", false, "write what commands printed into the golden files")

@@ -26,6 +26,8 @@ type Runtime struct {
 	Files []*os.File
 	Env   []string
 	Dir   string
+	// Started is called once it runs; nil for nothing to do.
+	Started func()
 	// Session gives it a session of its own, so that a terminal's signals do not
 	// reach it.
 	Session bool
@@ -33,6 +35,12 @@ type Runtime struct {
 
 func (r Runtime) attr() *os.ProcAttr {
 	return &os.ProcAttr{Files: r.Files, Env: r.Env, Dir: r.Dir, Sys: &syscall.SysProcAttr{Setsid: r.Session}}
+}
+
+func (r Runtime) started() {
+	if r.Started != nil {
+		r.Started()
+	}
 }
 
 func (r Runtime) argv() []string { return slices.Concat([]string{r.Path}, r.Args) }
@@ -46,6 +54,7 @@ func (r Runtime) Run() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	r.started()
 	f.to(p.Pid, !r.Session)
 	st, err := p.Wait()
 	if err != nil {
@@ -103,6 +112,7 @@ func (s held) run() (Outcome, error) {
 		h.Abandon(s.init > 0)
 		return out, err
 	}
+	s.runtime.started()
 	f.to(h.PID(), !s.runtime.Session)
 	res, err := h.Wait()
 	if err == nil && res.PID == 0 && s.init > 0 && !res.StepEnded && len(h.Left()) > 0 {

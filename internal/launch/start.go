@@ -43,6 +43,9 @@ type Making struct {
 	// workload. EarlyHooks: it has hooks that run in its namespaces before its root
 	// is there.
 	Hooks, EarlyHooks bool
+	// Keep keeps the container in use until it has ended: nobody else is to clean up
+	// after it.
+	Keep bool
 }
 
 // inherited adds the lock by which it is known whether the runtime of a container
@@ -143,8 +146,16 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 			}
 			return c.verified(pid)
 		},
-		released: c.Container.Close,
+		released: func() {
+			c.step.close()
+			if !m.Keep {
+				c.Container.Close()
+			}
+		},
 	}.run()
+	if err != nil && m.Keep {
+		return out, err // the caller cleans up in every case
+	}
 	if err != nil {
 		return out, c.Undo(errors.Join(err, delegate.Destroy(c.Runtime, c.ID)))
 	}

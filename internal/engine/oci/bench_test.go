@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/engine/oci"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/internal/engine/oci"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

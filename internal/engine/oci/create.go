@@ -142,23 +142,28 @@ func (w *wrapper) request(g *given) (launch.Request, error) {
 	return r, w.refuseMounts(g)
 }
 
-// edit writes the configuration that the runtime gets, in a folder of ours.
-func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.State, error) {
-	edited, spec, err := Edit(g.raw, p.Confinement, g.bundle.Path)
+// Source is the configuration of an engine: its text, and the folder against which
+// its relative paths are meant. Env is added to the environment of the process.
+type Source struct {
+	Raw    []byte
+	Folder string
+	Env    []string
+}
+
+// Compose writes the bundle that the runtime gets, in the container's folder: the
+// engine's configuration with the plan put into it. It returns what is to be in
+// force.
+func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, error) {
+	edited, spec, err := Edit(src.Raw, p.Confinement, src.Folder)
 	if err != nil {
-		return effective.State{}, fmt.Errorf("%s: %w", g.file, err)
+		return effective.State{}, err
 	}
-	if env := w.passed.env(); env != nil {
-		if edited, err = addEnv(edited, env); err != nil {
-			return effective.State{}, fmt.Errorf("%s: %w", g.file, err)
+	if src.Env != nil {
+		if edited, err = addEnv(edited, src.Env); err != nil {
+			return effective.State{}, err
 		}
 	}
-	if p.MountLabel != "" && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
-		if err := labelRoot(spec.Root.Path, p.MountLabel); err != nil {
-			return effective.State{}, fmt.Errorf("label the root: %w", err)
-		}
-	}
-	if err := os.Mkdir(c.Path(bundleFolder), 0o700); err != nil {
+	if err := os.Mkdir(c.Path(bundleFolder), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return effective.State{}, err
 	}
 	c.Config = state.Digest(edited)
@@ -166,6 +171,25 @@ func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.
 		return effective.State{}, err
 	}
 	return launch.Ask(p, asked(spec)), nil
+}
+
+// edit writes the runtime's bundle, and gives the root its label where the engine
+// knows none.
+func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.State, error) {
+	if p.MountLabel != "" && g.spec.Root != nil && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
+		root := g.spec.Root.Path
+		if !filepath.IsAbs(root) {
+			root = filepath.Join(g.bundle.Path, root)
+		}
+		if err := labelRoot(root, p.MountLabel); err != nil {
+			return effective.State{}, fmt.Errorf("label the root: %w", err)
+		}
+	}
+	st, err := Compose(c, p, Source{Raw: g.raw, Folder: g.bundle.Path, Env: w.passed.env()})
+	if err != nil {
+		return st, fmt.Errorf("%s: %w", g.file, err)
+	}
+	return st, nil
 }
 
 // making is the call of the runtime that makes the container from the folder of

@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/bundle"
+	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/selinux/relabel"
 	"github.com/palisade-sec/palisade/svirt"
@@ -65,25 +67,25 @@ func mountOption(label string) string {
 }
 
 // addVolumes mounts the volumes, and labels those that are to be labelled.
-func (r *run) addVolumes(spec *specs.Spec) error {
+func (r *run) addVolumes(c *state.Container, p *bundle.Plan, spec *specs.Spec) error {
 	for i, v := range r.volumes {
-		how := labellingOf(v, r.host.SELinux.On() == target.Yes)
+		how := labellingOf(v, r.host.Target.SELinux.On() == target.Yes)
 		if v.mount {
 			label := ""
 			switch {
 			case how == labelMount && v.relabel == "Z":
-				label = r.plan.MountLabel
+				label = p.MountLabel
 			case how == labelMount:
-				label = r.host.SELinux.FileContext
+				label = r.host.Target.SELinux.FileContext
 			}
-			at := r.c.Path("volume" + strconv.Itoa(i))
+			at := c.Path("volume" + strconv.Itoa(i))
 			if err := mountFileSystem(&v, at, label); err != nil {
 				return err
 			}
 			v.src = at
 		}
 		spec.Mounts = append(spec.Mounts, v.mountpoint())
-		if err := r.relabel(v, how); err != nil {
+		if err := r.relabel(c, p, v, how); err != nil {
 			return err
 		}
 	}
@@ -92,24 +94,24 @@ func (r *run) addVolumes(spec *specs.Spec) error {
 
 // relabel writes labels to a volume's files, and notes first in the registry that
 // they carry it.
-func (r *run) relabel(v volume, how labelling) error {
-	label := r.host.SELinux.FileContext
+func (r *run) relabel(c *state.Container, p *bundle.Plan, v volume, how labelling) error {
+	label := r.host.Target.SELinux.FileContext
 	switch how {
 	case labelNone, labelMount:
 		return nil
 	case labelShared:
 		// The label of all containers has no holder; the present one may have.
-		if err := r.notOthers(v.src); err != nil {
+		if err := r.notOthers(c.Key, v.src); err != nil {
 			return err
 		}
 	case labelPrivate:
-		label = r.plan.MountLabel
+		label = p.MountLabel
 		// Recorded first: the label stays taken if we are killed halfway.
-		r.c.Labelled = true
-		if err := r.c.Save(); err != nil {
+		c.Labelled = true
+		if err := c.Save(); err != nil {
 			return err
 		}
-		if _, err := r.registry.Reserve(svirt.Claim{ID: r.c.ID, Content: []string{v.src}}); err != nil {
+		if _, err := r.registry.Reserve(svirt.Claim{ID: c.Key, Content: []string{v.src}}); err != nil {
 			return err
 		}
 	}
@@ -127,13 +129,13 @@ func (r *run) relabel(v volume, how labelling) error {
 }
 
 // notOthers wants no live container to have a volume for itself.
-func (r *run) notOthers(path string) error {
+func (r *run) notOthers(key, path string) error {
 	list, err := r.registry.List()
 	if err != nil {
 		return err
 	}
 	for _, rec := range list {
-		if rec.ID != r.c.ID && rec.Live() && rec.State != svirt.Draining && slices.Contains(rec.Content, path) {
+		if rec.ID != key && rec.Live() && rec.State != svirt.Draining && slices.Contains(rec.Content, path) {
 			return fmt.Errorf("%s carries the label of %s, which is %s: %w", path, rec.ID, rec.State, svirt.ErrInUse)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/gc"
+	"github.com/palisade-sec/palisade/internal/launch"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/vmtest"
@@ -297,7 +298,7 @@ func TestVolumeHasOneHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	registry := &svirt.Registry{Store: &svirt.Memory{}}
-	start := func(id string) *run {
+	start := func(id string) labelled {
 		c, err := dir.Create(state.Record{ID: id, Engine: gc.EnginePalisade})
 		if err != nil {
 			t.Fatal(err)
@@ -307,9 +308,9 @@ func TestVolumeHasOneHolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		file := "system_u:object_r:container_file_t:"
-		return &run{
-			c: c, registry: registry, host: target.Target{SELinux: target.SELinux{State: target.Enforcing, Mode: "enforcing", FileContext: file + "s0"}},
-			plan: &bundle.Plan{Confinement: bundle.Confinement{MountLabel: file + rec.Level}},
+		return labelled{
+			&run{registry: registry, host: &launch.Host{Target: target.Target{SELinux: target.SELinux{State: target.Enforcing, Mode: "enforcing", FileContext: file + "s0"}}}},
+			c, &bundle.Plan{Confinement: bundle.Confinement{MountLabel: file + rec.Level}},
 		}
 	}
 	has := func(name, want string) {
@@ -320,13 +321,13 @@ func TestVolumeHasOneHolder(t *testing.T) {
 	}
 	a, b := start("a"), start("b")
 	v := volume{src: src}
-	if err := a.relabel(v, labelPrivate); err != nil {
+	if err := a.run.relabel(a.c, a.plan, v, labelPrivate); err != nil {
 		t.Fatal(err)
 	}
 	has("", a.plan.MountLabel)
 	has("file", a.plan.MountLabel)
 	for _, how := range []labelling{labelPrivate, labelShared} {
-		if err := b.relabel(v, how); !errors.Is(err, svirt.ErrInUse) || !strings.Contains(err.Error(), "label of a,") {
+		if err := b.run.relabel(b.c, b.plan, v, how); !errors.Is(err, svirt.ErrInUse) || !strings.Contains(err.Error(), "label of a,") {
 			t.Errorf("a live container's volume: %v", err)
 		}
 	}
@@ -337,16 +338,23 @@ func TestVolumeHasOneHolder(t *testing.T) {
 	if list, err := registry.List(); err != nil || list[0].State != svirt.Draining || len(list[0].Content) != 1 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if err := b.relabel(v, labelPrivate); err != nil {
+	if err := b.run.relabel(b.c, b.plan, v, labelPrivate); err != nil {
 		t.Fatal(err)
 	}
 	has("file", b.plan.MountLabel)
 	file := volume{src: filepath.Join(src, "file")}
-	if err := b.relabel(file, labelShared); err != nil {
+	if err := b.run.relabel(b.c, b.plan, file, labelShared); err != nil {
 		t.Fatal(err)
 	}
-	has("file", b.host.SELinux.FileContext)
-	if err := b.relabel(volume{src: "/etc/passwd"}, labelPrivate); !errors.Is(err, relabel.ErrSystemPath) {
+	has("file", b.run.host.Target.SELinux.FileContext)
+	if err := b.run.relabel(b.c, b.plan, volume{src: "/etc/passwd"}, labelPrivate); !errors.Is(err, relabel.ErrSystemPath) {
 		t.Errorf("/etc/passwd: %v", err)
 	}
+}
+
+// labelled is a container that labels its volumes.
+type labelled struct {
+	run  *run
+	c    *state.Container
+	plan *bundle.Plan
 }
