@@ -262,8 +262,8 @@ static void stay_inside(void)
 	n = call(NR_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_MNT_ID, &st);
 	if (n < 0)
 		refuse(FAILED, "working directory", NULL, n);
-	if (!(st.mask & STATX_MNT_ID))
-		return; /* before Linux 5.8 there is only the kernel's word from above */
+	if (!(st.mask & STATX_MNT_ID) || st.mnt_id == 0)
+		return; /* before Linux 5.8 there is only the kernel's word from above; 0 is no mount that can be seen */
 	if (!listed(st.mnt_id))
 		refuse(FAILED, outside, NULL, 0);
 }
