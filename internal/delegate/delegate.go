@@ -5,6 +5,7 @@ package delegate
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/witness"
@@ -98,6 +100,9 @@ func Look(r state.Record) (st State, found bool, err error) {
 	return st, true, nil
 }
 
+// queryTimeout bounds the wait for a runtime's answer.
+const queryTimeout = 30 * time.Second
+
 // Query asks the runtime for a container. found is false when it knows none of
 // that ID.
 func Query(r state.Runtime, id string) (st State, found bool, err error) {
@@ -105,10 +110,15 @@ func Query(r state.Runtime, id string) (st State, found bool, err error) {
 		return st, false, fmt.Errorf("container %s: the record names no runtime: %w", id, ErrNoRuntime)
 	}
 	var stderr bytes.Buffer
-	cmd := Command(r, "state", id)
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, r.Path, append(append([]string(nil), r.Args...), "state", id)...)
 	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
-	if err != nil {
+	if ctx.Err() != nil {
+		return st, false, fmt.Errorf("%s state %s: no answer within %v", filepath.Base(r.Path), id, queryTimeout)
+	} else if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && notThere(stderr.String(), id) {
 			return st, false, nil

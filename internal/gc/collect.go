@@ -86,6 +86,10 @@ func Collect(dir *state.Dir, registry svirt.Authority) (Collected, error) {
 		if l.State == svirt.Draining || !slices.Contains([]string{HolderRun, HolderOCI, HolderLibvirt}, l.Holder) {
 			continue
 		}
+		if slices.Contains(got.Containers, l.ID) {
+			got.Labels = append(got.Labels, l.ID)
+			continue
+		}
 		if _, err := dir.Get(l.ID); !errors.Is(err, state.ErrNotFound) {
 			continue
 		}

@@ -165,8 +165,10 @@ func (d *Dir) guard(how int) (*os.File, error) {
 	return lockFile(filepath.Join(d.root, "containers.lock"), how)
 }
 
-func lockFile(path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+func lockFile(path string, how int) (*os.File, error) { return lockOpened(path, os.O_CREATE, how) }
+
+func lockOpened(path string, flag, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|flag|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -443,9 +445,12 @@ func (d *Dir) Hold(key string) (*Container, error) {
 
 func (d *Dir) lock(path string) (*Container, error) {
 	key := filepath.Base(path)
-	lock, err := lockFile(filepath.Join(path, "lock"), unix.LOCK_EX|unix.LOCK_NB)
+	lock, err := lockOpened(filepath.Join(path, "lock"), 0, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, fs.ErrNotExist) {
 		if fi, serr := os.Lstat(path); serr == nil && fi.IsDir() && ValidKey(key) {
+			if _, again := os.Lstat(filepath.Join(path, "lock")); again == nil {
+				return nil, fmt.Errorf("container %s: %w", key, ErrBusy) // made since
+			}
 			// A folder without its lock is not absent.
 			return nil, &DamagedError{Key: key, Folder: path, File: "lock", Cause: fs.ErrNotExist}
 		}
