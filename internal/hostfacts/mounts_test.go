@@ -78,7 +78,9 @@ func escape(s string) string {
 }
 
 func TestRecordedMounts(t *testing.T) {
-	line := func(point, fstype string) string { return "30 22 0:26 / " + point + " rw,nosuid shared:7 - " + fstype + " none rw\n" }
+	line := func(point, fstype string) string {
+		return "30 22 0:26 / " + point + " rw,nosuid shared:7 - " + fstype + " none rw\n"
+	}
 	var hostile strings.Builder
 	for _, name := range hostileNames {
 		hostile.WriteString(line("/x/"+escape(name), "tmpfs"))
