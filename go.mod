@@ -14,6 +14,7 @@ require (
 	github.com/google/logger v1.1.1
 	github.com/landlock-lsm/go-landlock v0.9.0
 	github.com/moby/profiles/seccomp v0.3.0
+	github.com/moby/sys/mountinfo v0.7.3
 	github.com/moby/sys/user v0.5.0
 	github.com/opencontainers/runtime-spec v1.3.0
 	github.com/opencontainers/selinux v1.15.1

@@ -18,6 +18,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -177,11 +178,11 @@ func (e *env) recordCommand(ctx context.Context, args []string) (*record.Recorde
 
 // newCgroup makes an empty group in the version 2 hierarchy.
 func newCgroup() (string, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	root, err := cgroupRoot()
 	if err != nil {
 		return "", err
 	}
-	if root := cgroupRoot(string(data)); root != "" {
+	if root != "" {
 		dir := filepath.Join(root, fmt.Sprintf("palisade-record-%d", os.Getpid()))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return "", err
@@ -206,9 +207,9 @@ func scopeOf(pid int) (record.Scope, error) {
 	if err != nil {
 		return record.Scope{}, err
 	}
-	root := ""
-	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
-		root = cgroupRoot(string(mounts))
+	root, err := cgroupRoot()
+	if err != nil {
+		return record.Scope{}, err
 	}
 	for _, line := range strings.Split(string(groups), "\n") {
 		if path, ok := strings.CutPrefix(line, "0::/"); ok && path != "" && root != "" {
@@ -218,15 +219,13 @@ func scopeOf(pid int) (record.Scope, error) {
 	return record.Scope{}, fail(fmt.Errorf("process %d shares this shell's PID namespace and has no control group of its own: its calls cannot be told apart", pid)).hint("record the command itself: palisade seccomp record -- CMD")
 }
 
-// cgroupRoot is where the version 2 hierarchy is mounted.
-func cgroupRoot(mountinfo string) string {
-	for _, line := range strings.Split(mountinfo, "\n") {
-		before, after, ok := strings.Cut(line, " - ")
-		if f := strings.Fields(before); ok && strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
-			return f[4]
-		}
+// cgroupRoot is where the version 2 hierarchy is mounted; empty for nowhere.
+func cgroupRoot() (string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil || len(mounts) == 0 {
+		return "", err
 	}
-	return ""
+	return mounts[0].Mountpoint, nil
 }
 
 // containerPID finds the first process of a container.

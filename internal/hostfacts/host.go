@@ -108,8 +108,21 @@ func readFile(name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile))
-	return strings.TrimSpace(string(b)), err
+	// The kernel makes the text of most files anew for each call, one page at most.
+	var b strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := f.Read(buf)
+		b.Write(buf[:n])
+		switch {
+		case errors.Is(err, io.EOF):
+			return strings.TrimSpace(b.String()), nil
+		case err != nil:
+			return "", err
+		case b.Len() > maxFile:
+			return "", fmt.Errorf("read %s: more than %d bytes", name, maxFile)
+		}
+	}
 }
 
 func (r *reader) readInt(name string) (int, error) {

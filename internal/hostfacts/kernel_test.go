@@ -4,10 +4,15 @@ package hostfacts
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"reflect"
 	"testing"
 
+	"github.com/palisade-sec/palisade/apparmor"
+	"github.com/palisade-sec/palisade/apparmor/blob"
+	"github.com/palisade-sec/palisade/apparmor/compile"
+	"github.com/palisade-sec/palisade/apparmor/securityfs"
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/hostfacts/bpflsm"
 	"github.com/palisade-sec/palisade/internal/vmtest"
@@ -39,6 +44,7 @@ func TestKernelStatusAppArmor(t *testing.T) {
 		if s.BPFLSM.Loads != target.Yes {
 			t.Errorf("BPF-LSM: %+v", s.BPFLSM)
 		}
+		checkProfiles(t)
 	})
 }
 
@@ -58,10 +64,15 @@ func TestKernelStatusSELinux(t *testing.T) {
 		if s.SELinux.State != target.Off || s.SELinux.Enable == "" || s.SELinux.ContainerTypes != target.No {
 			t.Errorf("without a policy: %+v", s.SELinux)
 		}
+		checkForLaunch(t, s)
 		load(t, "/plain")
 		s = Read(context.Background(), Options{LoadLSM: bpflsm.Load})
 		if s.SELinux.State != target.Off || s.SELinux.Mode != "permissive" || s.SELinux.MLS != target.Yes || s.SELinux.ContainerTypes != target.No || s.SELinux.PolicyName != "default" {
 			t.Errorf("Debian's policy: %+v", s.SELinux)
+		}
+		checkForLaunch(t, s)
+		if got := ForLaunch().SELinux; got.On() != target.Yes || got.Enforces() != target.No {
+			t.Errorf("permissive, for a container: %+v", got)
 		}
 		if err := os.WriteFile("/sys/fs/selinux/enforce", []byte("1"), 0); err != nil {
 			t.Fatal(err)
@@ -73,10 +84,66 @@ func TestKernelStatusSELinux(t *testing.T) {
 		if s.SELinux.State != target.Enforcing || s.SELinux.ContainerTypes != target.Yes || s.SELinux.PolicyVersion != 33 {
 			t.Errorf("with container types: %+v", s.SELinux)
 		}
+		checkForLaunch(t, s)
+		if got := ForLaunch(); got.SELinux.Enforces() != target.Yes || got.AppArmor.On() != target.No {
+			t.Errorf("enforcing, for a container: %+v", got)
+		}
 		if s.AppArmor.State == target.Enforcing {
 			t.Errorf("AppArmor beside SELinux: %+v", s.AppArmor)
 		}
 	})
+}
+
+// checkProfiles loads profiles of each mode, and wants those alone to count that
+// deny something.
+func checkProfiles(t *testing.T) {
+	t.Helper()
+	var kernel securityfs.FS
+	features, err := kernel.Features()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, flags string
+		enforces    target.Answer
+	}{
+		{"enforcing", "", target.Yes},
+		{"two words", "", target.Yes},
+		{"killing", "flags=(kill)", target.Yes},
+		{"complaining", "flags=(complain)", target.No},
+		{"as-if-none", "flags=(unconfined)", target.No},
+	} {
+		text := fmt.Sprintf("profile %q %s {\n  file,\n}\n", c.name, c.flags)
+		file, diags := apparmor.Parse(c.name, []byte(text))
+		if err := diags.Err(); err != nil {
+			t.Fatal(err)
+		}
+		resolved, diags := apparmor.Resolve(file, apparmor.Env{Kernel: features, ABI: features, SkipExecCheck: true})
+		if err := diags.Err(); err != nil {
+			t.Fatal(err)
+		}
+		compiled, diags := compile.New(compile.Options{Kernel: features}).Compile(resolved)
+		if err := diags.Err(); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range compiled.Profiles {
+			data, err := blob.Encode(p.Blob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := kernel.Load(data); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		a := ForLaunch().AppArmor
+		if got := a.Enforces(c.name); a.Has(c.name) != target.Yes || got != c.enforces {
+			t.Errorf("%s: loaded %v, enforces %v, want %v: %v", c.name, a.Has(c.name), got, c.enforces, a.Loaded)
+		}
+	}
+	if a := ForLaunch().AppArmor; a.Has("gone") != target.No || a.Enforces("gone") != target.No {
+		t.Errorf("a profile that is not there: %+v", a)
+	}
+	checkForLaunch(t, Read(context.Background(), Options{Quick: true}))
 }
 
 func load(t *testing.T, file string) {

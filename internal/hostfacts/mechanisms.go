@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/target"
@@ -286,28 +287,22 @@ func (r *reader) userNamespaces() UserNamespacesStatus {
 
 func (r *reader) cgroup() CgroupStatus {
 	s := CgroupStatus{Line: Line{Why: "limits memory, processes and devices of a container; version 2 is also what BPF and modern runtimes identify a container by"}}
-	text, err := r.read("/proc/self/mountinfo")
+	mounts, err := r.mounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		s.cannotTell("mounts of cgroup", err)
 		return s
 	}
 	var v1, v2 bool
 	unified := ""
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if !ok || len(fields) < 5 {
-			continue
-		}
-		fstype, _, _ := strings.Cut(after, " ")
-		switch fstype {
+	for _, m := range mounts {
+		switch m.FSType {
 		case "cgroup":
 			// name= hierarchies hold no controllers and limit nothing.
 			v1 = true
 		case "cgroup2":
 			v2 = true
 			if unified == "" {
-				unified = fields[4]
+				unified = m.Mountpoint
 			}
 		}
 	}
@@ -347,6 +342,18 @@ func (r *reader) cgroup() CgroupStatus {
 		s.Enable = "for version 2: boot with systemd.unified_cgroup_hierarchy=1 (crun refuses hybrid)"
 	}
 	return s
+}
+
+// mounts is the part of the mount table that a filter takes.
+func (r *reader) mounts(filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
+	if r.live {
+		return mountinfo.GetMounts(filter)
+	}
+	text, err := r.read("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return mountinfo.GetMountsFromReader(strings.NewReader(text), filter)
 }
 
 func (r *reader) tee() TEEStatus {

@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/target"
 )
@@ -69,15 +72,25 @@ func TestConfirmLSMList(t *testing.T) {
 	}
 }
 
-// TestReadLeavesNothing checks that looking mounts nothing for others to see.
+// TestReadLeavesNothing checks that looking mounts nothing for others to see. The
+// mount namespace is the test's own, so that what others mount meanwhile is no matter.
 func TestReadLeavesNothing(t *testing.T) {
-	before, err := os.ReadFile("/proc/self/mountinfo")
+	runtime.LockOSThread() // never unlocked: the thread ends with its namespace
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Skipf("no mount namespace of its own: %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	const mounts = "/proc/thread-self/mountinfo"
+	before, err := os.ReadFile(mounts)
 	if err != nil {
 		t.Skipf("no /proc: %v", err)
 	}
 	fds := openFiles(t)
 	Read(context.Background(), Options{})
-	after, err := os.ReadFile("/proc/self/mountinfo")
+	ForLaunch()
+	after, err := os.ReadFile(mounts)
 	if err != nil {
 		t.Fatal(err)
 	}

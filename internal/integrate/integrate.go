@@ -18,6 +18,7 @@ import (
 	toml "github.com/pelletier/go-toml/v2"
 
 	"github.com/palisade-sec/palisade/internal/configfile"
+	"github.com/palisade-sec/palisade/internal/hostfacts"
 )
 
 // Engines are the names that [Plan] takes.
@@ -61,7 +62,11 @@ func Plan(engine string, o Options) (Integration, error) {
 	case "docker":
 		return o.docker()
 	case "podman":
-		return o.dropIn("podman", podmanFile, o.podmanSnippet(), []string{
+		snippet, err := o.podmanSnippet()
+		if err != nil {
+			return Integration{Engine: engine, File: podmanFile}, err
+		}
+		return o.dropIn("podman", podmanFile, snippet, []string{
 			"podman run --runtime " + RuntimeName + " IMAGE",
 			"podman info --format '{{.Host.OCIRuntime.Path}}' shows the default runtime",
 		})
@@ -70,7 +75,11 @@ func Plan(engine string, o Options) (Integration, error) {
 	case "libvirt":
 		return o.libvirt()
 	case "crio":
-		return o.dropIn("crio", crioFile, o.crioSnippet(), []string{
+		selinux, err := o.selinux()
+		if err != nil {
+			return Integration{Engine: engine, File: crioFile}, err
+		}
+		return o.dropIn("crio", crioFile, o.crioSnippet(selinux), []string{
 			"systemctl restart crio",
 			runtimeClass,
 		})
@@ -85,6 +94,19 @@ const (
 
 	runtimeClass = "Kubernetes: a RuntimeClass with 'handler: " + RuntimeName + "', and runtimeClassName in the pod"
 )
+
+// selinux reports whether the host starts with SELinux. Engines of Kubernetes take
+// the seLinuxOptions of a pod out of its configuration, and say nothing, unless they
+// are told that there is SELinux.
+func (o Options) selinux() (bool, error) {
+	const file = "/etc/selinux/config"
+	text, err := configfile.Read(o.path(file))
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", file, err)
+	}
+	mode := hostfacts.ShellVariable(string(text), "SELINUX")
+	return mode == "enforcing" || mode == "permissive", nil
+}
 
 func (o Options) path(name string) string { return filepath.Join(o.Root, name) }
 
@@ -194,18 +216,19 @@ const (
 	blockEnd   = "# END palisade\n"
 )
 
-func (o Options) podmanSnippet() string {
+// crioSnippet names no annotations: CRI-O passes on all that it does not handle
+// itself, and its allowed_annotations takes its own only.
+func (o Options) crioSnippet(selinux bool) string {
 	s := blockBegin
-	if o.Default {
-		s += fmt.Sprintf("[engine]\nruntime = %q\n\n", RuntimeName)
-	}
-	return s + fmt.Sprintf("[engine.runtimes]\n%s = [%q]\n", RuntimeName, o.Wrapper) + blockEnd
-}
-
-func (o Options) crioSnippet() string {
-	s := blockBegin
-	if o.Default {
-		s += fmt.Sprintf("[crio.runtime]\ndefault_runtime = %q\n\n", RuntimeName)
+	if o.Default || selinux {
+		s += "[crio.runtime]\n"
+		if o.Default {
+			s += fmt.Sprintf("default_runtime = %q\n", RuntimeName)
+		}
+		if selinux {
+			s += "selinux = true\n"
+		}
+		s += "\n"
 	}
 	return s + fmt.Sprintf("[crio.runtime.runtimes.%s]\nruntime_path = %q\nruntime_type = \"oci\"\nruntime_root = \"/run/runc\"\n", RuntimeName, o.Wrapper) + blockEnd
 }
@@ -232,10 +255,16 @@ func (o Options) containerd() (Integration, error) {
 		"ctr run --runc-binary " + o.Wrapper + " IMAGE NAME COMMAND",
 		runtimeClass,
 	}}
-	var err error
+	selinux, err := o.selinux()
+	if err != nil {
+		return i, err
+	}
+	if selinux {
+		i.Next = append(i.Next, "SELinux: from here on containerd labels the pods of every runtime")
+	}
 	i.Edits, err = o.edit(containerdFile, func(before []byte) ([]byte, error) {
 		var after []byte
-		after, i.Snippet, err = o.containerdAdd(before)
+		after, i.Snippet, err = o.containerdAdd(before, selinux)
 		return after, err
 	})
 	return i, err
@@ -243,29 +272,44 @@ func (o Options) containerd() (Integration, error) {
 
 // containerdAdd gives the edited file and the snippet that the edit puts into
 // effect.
-func (o Options) containerdAdd(before []byte) (text []byte, snippet string, err error) {
+func (o Options) containerdAdd(before []byte, selinux bool) (text []byte, snippet string, err error) {
 	config, version, err := containerdVersion(before)
 	if err != nil {
 		return nil, "", err
 	}
 	plugin := containerdPlugin[version]
-	snippet = o.containerdBlock(plugin, config, o.Default)
+	keys := o.containerdKeys(plugin, selinux)
+	snippet = o.containerdBlock(plugin, config, keys)
 	text = removeBlock(before)
-	withDefault := o.Default
-	if withDefault {
+	// A table that is there cannot be opened again, so its lines are changed.
+	keys = slices.DeleteFunc(keys, func(k key) bool {
 		var done bool
-		if text, done = setDefaultRuntime(text, plugin); done {
-			withDefault = false
-		}
-	}
+		text, done = setKey(text, k)
+		return done
+	})
 	if before == nil {
 		text = fmt.Appendf(nil, "version = %d\n", version)
 	}
 	if len(text) > 0 && text[len(text)-1] != '\n' {
 		text = append(text, '\n')
 	}
-	text = append(text, "\n"+o.containerdBlock(plugin, config, withDefault)...)
-	return text, snippet, checkContainerd(text, plugin, o)
+	text = append(text, "\n"+o.containerdBlock(plugin, config, keys)...)
+	return text, snippet, o.checkContainerd(text, plugin, selinux)
+}
+
+// key is a key of a table, and its value as TOML.
+type key struct{ table, name, value string }
+
+// containerdKeys are those of tables that are not our own.
+func (o Options) containerdKeys(plugin string, selinux bool) []key {
+	var keys []key
+	if selinux {
+		keys = append(keys, key{fmt.Sprintf("plugins.%q", plugin), "enable_selinux", "true"})
+	}
+	if o.Default {
+		keys = append(keys, key{fmt.Sprintf("plugins.%q.containerd", plugin), "default_runtime_name", strconv.Quote(RuntimeName)})
+	}
+	return keys
 }
 
 func containerdVersion(text []byte) (map[string]any, int64, error) {
@@ -289,19 +333,21 @@ func containerdVersion(text []byte) (map[string]any, int64, error) {
 	return config, version, nil
 }
 
-// passedOn is the annotation of a pod that palisade-oci is to see: the policy that
-// the pod asks for, which can only tighten. One that could loosen is not passed on:
-// whoever writes pods is not the host.
-const passedOn = "io.github.palisade-sec.request"
+// passedOn is a pattern of the annotations of a pod, and of a container, that
+// palisade-oci has to see: all of ours, since one that is misspelt is refused only
+// when it arrives. What a pod asks for can only tighten.
+//
+// Source: containerd internal/cri/util, GetPassthroughAnnotations (path.Match).
+const passedOn = "io.github.palisade-sec.*"
 
-func (o Options) containerdBlock(plugin string, config map[string]any, withDefault bool) string {
-	table := fmt.Sprintf("plugins.%q.containerd", plugin)
+func (o Options) containerdBlock(plugin string, config map[string]any, keys []key) string {
 	s := blockBegin
-	if withDefault {
-		s += fmt.Sprintf("[%s]\ndefault_runtime_name = %q\n\n", table, RuntimeName)
+	for _, k := range keys {
+		s += fmt.Sprintf("[%s]\n%s = %s\n\n", k.table, k.name, k.value)
 	}
-	s += fmt.Sprintf("[%s.runtimes.%s]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [%q]\n\n[%s.runtimes.%s.options]\nBinaryName = %q\n",
-		table, RuntimeName, passedOn, table, RuntimeName, o.Wrapper)
+	table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, RuntimeName)
+	s += fmt.Sprintf("[%s]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [%q]\ncontainer_annotations = [%q]\n\n[%s.options]\nBinaryName = %q\n",
+		table, passedOn, passedOn, table, o.Wrapper)
 	// The wrapper is started as runc is, so it takes runc's cgroup driver.
 	if v, ok := dig(config, "plugins", plugin, "containerd", "runtimes", "runc", "options", "SystemdCgroup").(bool); ok {
 		s += fmt.Sprintf("SystemdCgroup = %t\n", v)
@@ -340,46 +386,51 @@ func removeBlock(text []byte) []byte {
 // defaultMark remembers the value that a changed line had.
 const defaultMark = " # palisade: was "
 
-// setDefaultRuntime changes the default where the table that has it is there.
-func setDefaultRuntime(text []byte, plugin string) ([]byte, bool) {
+// setKey changes a key where the table that has it is there.
+func setKey(text []byte, k key) ([]byte, bool) {
 	list := strings.SplitAfter(string(text), "\n")
 	header := -1
 	for i, line := range list {
 		trimmed := strings.TrimSpace(line)
 		if strings.HasPrefix(trimmed, "[") {
-			header = -1
-			if name := strings.ReplaceAll(trimmed, "'", `"`); strings.HasPrefix(name, fmt.Sprintf("[plugins.%q.containerd]", plugin)) {
-				header = i
-				// Behind the header, where no other table begins.
-				continue
+			if header >= 0 {
+				break // a key behind this belongs to another table
 			}
-		}
-		if header < 0 {
+			if isHeader(trimmed, k.table) {
+				header = i
+			}
 			continue
 		}
-		key, value, ok := strings.Cut(trimmed, "=")
-		if ok && strings.TrimSpace(key) == "default_runtime_name" {
-			indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-			value, _, _ = strings.Cut(strings.TrimSpace(value), defaultMark)
-			if value == strconv.Quote(RuntimeName) {
-				return text, true
-			}
-			list[i] = fmt.Sprintf("%sdefault_runtime_name = %q%s%s\n", indent, RuntimeName, defaultMark, value)
-			return []byte(strings.Join(list, "")), true
+		name, value, ok := strings.Cut(trimmed, "=")
+		if header < 0 || !ok || strings.TrimSpace(name) != k.name {
+			continue
 		}
-	}
-	for i, line := range list {
-		if name := strings.ReplaceAll(strings.TrimSpace(line), "'", `"`); strings.HasPrefix(name, fmt.Sprintf("[plugins.%q.containerd]", plugin)) {
-			indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-			list[i] = line + fmt.Sprintf("%s  default_runtime_name = %q%snothing\n", indent, RuntimeName, defaultMark)
-			return []byte(strings.Join(list, "")), true
+		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+		value, _, _ = strings.Cut(strings.TrimSpace(value), defaultMark)
+		if value != k.value {
+			list[i] = fmt.Sprintf("%s%s = %s%s%s\n", indent, k.name, k.value, defaultMark, value)
 		}
+		return []byte(strings.Join(list, "")), true
 	}
-	return text, false
+	if header < 0 {
+		return text, false
+	}
+	line := list[header]
+	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+	if !strings.HasSuffix(line, "\n") {
+		line += "\n"
+	}
+	list[header] = line + fmt.Sprintf("%s  %s = %s%snothing\n", indent, k.name, k.value, defaultMark)
+	return []byte(strings.Join(list, "")), true
 }
 
-// unsetDefaultRuntime undoes what setDefaultRuntime did.
-func unsetDefaultRuntime(text []byte) []byte {
+// isHeader reports whether a line opens a table.
+func isHeader(line, table string) bool {
+	return strings.HasPrefix(strings.ReplaceAll(line, "'", `"`), "["+table+"]")
+}
+
+// unsetKeys undoes what setKey did.
+func unsetKeys(text []byte) []byte {
 	var b strings.Builder
 	for line := range strings.Lines(string(text)) {
 		head, old, marked := strings.Cut(strings.TrimSuffix(line, "\n"), defaultMark)
@@ -396,15 +447,16 @@ func unsetDefaultRuntime(text []byte) []byte {
 }
 
 // checkContainerd reads the result as containerd would.
-func checkContainerd(text []byte, plugin string, o Options) error {
+func (o Options) checkContainerd(text []byte, plugin string, selinux bool) error {
 	var config map[string]any
 	if err := toml.Unmarshal(text, &config); err != nil {
-		// Not wrapped: its configfile.Position is one of the edited text.
+		// Not wrapped: its position is one of the edited text.
 		return fmt.Errorf("the edit would not be valid (%s); add the snippet by hand", err.Error())
 	}
 	containerd := dig(config, "plugins", plugin, "containerd")
 	if dig(containerd, "runtimes", RuntimeName, "options", "BinaryName") != o.Wrapper ||
-		o.Default && dig(containerd, "default_runtime_name") != RuntimeName {
+		o.Default && dig(containerd, "default_runtime_name") != RuntimeName ||
+		selinux && dig(config, "plugins", plugin, "enable_selinux") != true {
 		return errors.New("the edit would not take effect; add the snippet by hand")
 	}
 	return nil
@@ -461,7 +513,7 @@ func without(engine string, current, original []byte) ([]byte, error) {
 	if engine == "docker" {
 		return dockerRemove(current, original)
 	}
-	return unsetDefaultRuntime(removeBlock(current)), nil
+	return unsetKeys(removeBlock(current)), nil
 }
 
 // blank tells whether a configuration says nothing any more.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,18 @@ func TestIntegrate(t *testing.T) {
 					before = f.Data
 				case "want":
 					want = f.Data
+				default: // another file of the host
+					path := filepath.Join(o.Root, f.Name)
+					mode := os.FileMode(0o644)
+					if bytes.HasPrefix(f.Data, []byte("#!")) {
+						mode = 0o755
+					}
+					if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(path, f.Data, mode); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			i, err := Plan(engine, o)
@@ -77,7 +90,8 @@ func TestIntegrate(t *testing.T) {
 				got = i.Edits[0].After
 			}
 			if *update {
-				a.Files = append(a.Files[:len(a.Files)-1], txtar.File{Name: "want", Data: got})
+				a.Files = slices.DeleteFunc(a.Files, func(f txtar.File) bool { return f.Name == "want" })
+				a.Files = append(a.Files, txtar.File{Name: "want", Data: got})
 				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -296,6 +310,57 @@ func TestConfirmPodman(t *testing.T) {
 	}
 }
 
+// TestConfirmPodmanLists has Podman create a container without control groups, and
+// start it: the runtime has to be asked for its errors as JSON.
+func TestConfirmPodmanLists(t *testing.T) {
+	podman := oracle.Tool(t, "podman", "apt: podman")
+	oracle.Tool(t, "conmon", "apt: conmon")
+	if os.Geteuid() != 0 {
+		t.Skip("not root: the storage of root is used")
+	}
+	root := t.TempDir()
+	called := filepath.Join(root, "called")
+	wrapper := filepath.Join(root, "wrapper")
+	for name, text := range map[string]string{
+		wrapper:                              "#!/bin/sh\necho \"$@\" >>" + called + "\nexit 1\n",
+		filepath.Join(root, "/usr/bin/crun"): "#!/bin/sh\n",
+		filepath.Join(root, "/rootfs/true"):  "#!/bin/sh\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil { //nolint:gosec // it is executed
+			t.Fatal(err)
+		}
+	}
+	i, err := Plan("podman", Options{Root: root, Wrapper: wrapper, Default: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := configfile.Write(root, i.Edits); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		cmd := exec.Command(podman, append([]string{
+			"--root", filepath.Join(root, "r"), "--runroot", filepath.Join(root, "rr"), "--tmpdir", filepath.Join(root, "t"),
+			"--cgroup-manager=cgroupfs", "--events-backend=none", "--storage-driver=vfs",
+		}, args...)...)
+		cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(root, podmanFile))
+		out, err := cmd.CombinedOutput()
+		return fmt.Sprintf("%s (%v)", out, err)
+	}
+	out := run("create", "--name", "x", "--network=none", "--cgroups=disabled", "--rootfs", filepath.Join(root, "rootfs"), "/true")
+	if !strings.HasSuffix(out, "(<nil>)") {
+		t.Fatalf("create: %s", out)
+	}
+	out = run("start", "x")
+	text, err := os.ReadFile(called)
+	if err != nil || !bytes.Contains(text, []byte("--log-format=json")) {
+		t.Errorf("the runtime was called with %s (%v); podman says %s", text, err, out)
+	}
+	run("rm", "-f", "x")
+}
+
 func TestConfirmContainerd(t *testing.T) {
 	containerd := oracle.Tool(t, "containerd", "apt: containerd")
 	defaults, err := exec.Command(containerd, "config", "default").Output()
@@ -313,6 +378,12 @@ func TestConfirmContainerd(t *testing.T) {
 				if err := os.WriteFile(path, before, 0o640); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if err := os.MkdirAll(filepath.Join(o.Root, "/etc/selinux"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(o.Root, "/etc/selinux/config"), []byte("SELINUX=permissive\n"), 0o644); err != nil {
+				t.Fatal(err)
 			}
 			i, err := Plan("containerd", o)
 			if err != nil {
@@ -332,7 +403,18 @@ func TestConfirmContainerd(t *testing.T) {
 			found := false
 			for _, plugin := range containerdPlugin {
 				c := dig(config, "plugins", plugin, "containerd")
-				found = found || dig(c, "runtimes", "palisade", "options", "BinaryName") == wrapperPath && dig(c, "default_runtime_name") == "palisade"
+				if dig(c, "runtimes", "palisade", "options", "BinaryName") != wrapperPath || dig(c, "default_runtime_name") != "palisade" {
+					continue
+				}
+				found = true
+				if dig(config, "plugins", plugin, "enable_selinux") != true {
+					t.Error("containerd takes seLinuxOptions away")
+				}
+				for _, key := range []string{"pod_annotations", "container_annotations"} {
+					if got := fmt.Sprint(dig(c, "runtimes", "palisade", key)); got != "["+passedOn+"]" {
+						t.Errorf("%s is %s", key, got)
+					}
+				}
 			}
 			if !found {
 				t.Errorf("containerd does not know the runtime:\n%s", out)
@@ -380,7 +462,7 @@ func FuzzContainerd(f *testing.F) {
 	f.Add([]byte("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  default_runtime_name = \"runc\"\n"))
 	f.Add([]byte("version = 3\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		added, _, err := Options{Wrapper: wrapperPath, Default: true}.containerdAdd(text)
+		added, _, err := Options{Wrapper: wrapperPath, Default: true}.containerdAdd(text, true)
 		if err != nil {
 			return
 		}

@@ -66,8 +66,7 @@ func (r reader) docker(rt *hostfacts.Runtime) {
 
 func (r reader) podman(rt *hostfacts.Runtime) {
 	label, wrapped := true, false
-	for _, name := range r.dropIns("/usr/share/containers/containers.conf", "/usr/share/containers/containers.conf.d",
-		"/etc/containers/containers.conf", "/etc/containers/containers.conf.d") {
+	for _, name := range r.dropIns(podmanFiles...) {
 		var config struct {
 			Containers struct {
 				Label *bool `toml:"label"`

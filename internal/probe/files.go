@@ -70,7 +70,7 @@ var fileProbes = []spec{
 		about: "find a whole file system of the host mounted in the container",
 		try: func(w *world) attempt {
 			if len(w.mounts) == 0 {
-				return notApplicable("no /proc")
+				return notApplicable("no mount table to read")
 			}
 			for _, m := range w.mounts {
 				switch m.fstype {

@@ -292,13 +292,11 @@ func TestParseClaims(t *testing.T) {
 }
 
 func TestParseMounts(t *testing.T) {
-	list := parseMounts(`22 28 0:20 / /sys ro,nosuid shared:7 - sysfs sysfs rw
+	list, err := parseMounts(strings.NewReader(`22 28 0:20 / /sys ro,nosuid shared:7 - sysfs sysfs rw
 30 22 0:26 /a\040b /with\040space rw - tmpfs tmpfs ro,size=4k
-broken
-31 22 0:26 / / rw -
-`)
-	if len(list) != 2 {
-		t.Fatalf("%+v", list)
+`))
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v", list, err)
 	}
 	if m := list[1]; m.point != "/with space" || m.root != "/a b" || !m.has("ro") || !m.has("rw") || m.has("r") {
 		t.Errorf("%+v", m)
@@ -331,7 +329,11 @@ func FuzzParseClaims(f *testing.F) {
 func FuzzParseMounts(f *testing.F) {
 	f.Add(`30 22 0:26 /a\040b /with\040space rw - tmpfs tmpfs ro,size=4k`)
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, m := range parseMounts(text) {
+		list, err := parseMounts(strings.NewReader(text))
+		if err != nil && list != nil {
+			t.Fatal("half a table")
+		}
+		for _, m := range list {
 			if len(m.point) > len(text) {
 				t.Fatal("longer than the text")
 			}

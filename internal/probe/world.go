@@ -5,6 +5,7 @@ package probe
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
@@ -73,8 +75,12 @@ func survey() *world {
 		w.initialUserNS = len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
 	}
 	w.readLabels()
-	info, _ := os.ReadFile("/proc/self/mountinfo")
-	w.mounts = parseMounts(string(info))
+	// Without a table that can be read there are no mounts, and what looks for
+	// some says so.
+	if f, err := os.Open("/proc/self/mountinfo"); err == nil {
+		w.mounts, _ = parseMounts(f)
+		f.Close()
+	}
 	return w
 }
 
@@ -119,41 +125,17 @@ func (w *world) setAppArmor(text string) {
 	}
 }
 
-// parseMounts reads /proc/self/mountinfo, the topmost mount of a path last.
-func parseMounts(text string) []mount {
-	var list []mount
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(line, " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 6 || len(g) < 1 {
-			continue
-		}
-		super := ""
-		if len(g) >= 3 {
-			super = g[2]
-		}
-		list = append(list, mount{point: unescape(f[4]), root: unescape(f[3]), fstype: g[0], options: f[5] + "," + super})
+// parseMounts reads a mount table, the topmost mount of a path last.
+func parseMounts(r io.Reader) ([]mount, error) {
+	table, err := mountinfo.GetMountsFromReader(r, nil)
+	if err != nil {
+		return nil, err
 	}
-	return list
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
+	list := make([]mount, 0, len(table))
+	for _, m := range table {
+		list = append(list, mount{point: m.Mountpoint, root: m.Root, fstype: m.FSType, options: m.Options + "," + m.VFSOptions})
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return list, nil
 }
 
 // mountOf is the mount that a path is on.

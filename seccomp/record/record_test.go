@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/internal/oracle"
@@ -67,20 +68,18 @@ func TestMain(m *testing.M) {
 
 // group makes a control group of the version 2 hierarchy, or says why not.
 func group(t *testing.T) string {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(data), "\n") {
-		if before, after, ok := strings.Cut(line, " - "); ok && strings.HasPrefix(after, "cgroup2 ") {
-			dir := filepath.Join(strings.Fields(before)[4], fmt.Sprintf("palisade-test-%d", os.Getpid()))
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				oracle.Missing(t, "make a control group: %v", err)
-				return ""
-			}
-			t.Cleanup(func() { os.Remove(dir) })
-			return dir
+	for _, m := range mounts {
+		dir := filepath.Join(m.Mountpoint, fmt.Sprintf("palisade-test-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			oracle.Missing(t, "make a control group: %v", err)
+			return ""
 		}
+		t.Cleanup(func() { os.Remove(dir) })
+		return dir
 	}
 	oracle.Missing(t, "no cgroup2 hierarchy is mounted")
 	return ""

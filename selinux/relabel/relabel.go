@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/selinux"
@@ -200,28 +201,17 @@ func getLabel(path string, follow bool) (string, error) {
 	return strings.TrimRight(string(buf[:n]), "\x00"), nil
 }
 
-// hasMountsBelow tells whether something is mounted below a folder. Then every
-// entry is opened before it is labelled, which costs two calls more.
+// hasMountsBelow reports whether something is mounted below a folder, or could not
+// be told. Then every entry is opened before it is labelled, which costs two calls
+// more.
 func hasMountsBelow(dir string) bool {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return true
-	}
-	prefix := strings.TrimSuffix(dir, "/") + "/"
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(unescape(f[4]), prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	inside := mountinfo.PrefixFilter(filepath.Clean(dir))
+	below, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		skip, _ = inside(m)
+		skip = skip || m.Mountpoint == filepath.Clean(dir)
+		return skip, !skip // one is enough
+	})
+	return err != nil || len(below) > 0
 }
 
 type walk struct {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/internal/oracle"
@@ -74,19 +75,12 @@ func newHost(t testing.TB) *host {
 
 // removeAll unmounts what an engine may have left below dir first.
 func removeAll(t testing.TB, dir string) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		t.Log(err)
 	}
-	var points []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			points = append(points, f[4])
-		}
-	}
-	slices.Reverse(points)
-	for _, p := range points {
-		_ = unix.Unmount(p, unix.MNT_DETACH)
+	for _, m := range slices.Backward(below) {
+		_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Log(err)
