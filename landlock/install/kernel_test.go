@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-
 	"path/filepath"
 	"runtime"
 	"strconv"
