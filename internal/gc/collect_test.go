@@ -17,7 +17,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/witness"
-	"github.com/palisade-sec/palisade/runtime/delegate"
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
