@@ -48,6 +48,7 @@ var testOnly = []string{"internal/await", "internal/debian", "internal/escapes",
 var internalLayer = map[string]int{
 	"internal/atomicfile":         2,
 	"internal/configfile":         3,
+	"internal/container":          3,
 	"internal/delegate":           3,
 	"internal/effective":          3,
 	"internal/enable":             3,

@@ -53,8 +53,10 @@ type Request struct {
 	// Require are the layers without which the host's owner wants no container
 	// to start.
 	Require []Layer
-	// Engine is the filter that an engine has chosen; nil for none.
-	Engine *specs.LinuxSeccomp
+	// Engine is the filter that an engine has chosen; nil for none. FilterStays
+	// leaves it to the runtime, and the policy's own where there is none.
+	Engine      *specs.LinuxSeccomp
+	FilterStays bool
 	// Init is how the last step is executed inside the container; empty when
 	// there is none to hand over.
 	Init string
@@ -111,6 +113,11 @@ type Confinement struct {
 	// Init is the path, inside the container, of the last step that runs
 	// before the workload; empty for none.
 	Init string
+	// Root is the real path of the container's root; empty takes the path of the
+	// configuration, relative to the bundle.
+	Root string
+	// Env is added to the environment of the process.
+	Env []string
 }
 
 // SeccompMode says who filters system calls.
@@ -388,7 +395,21 @@ func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request) error {
 		step.Filters = append(step.Filters, f)
 	}
 	plan.Confinement.Seccomp = SeccompInit
-	if r.Engine != nil {
+	switch {
+	case r.FilterStays && r.Engine != nil:
+		plan.Confinement.Seccomp = SeccompKeep
+	case r.FilterStays && len(step.Filters) > 0:
+		// What the runtime executes inside before the last step runs under the
+		// policy's filter, too.
+		filter, err := syscallFilter(t, p, p.Capabilities)
+		if err != nil {
+			return err
+		}
+		plan.Confinement.Seccomp = SeccompRuntime
+		if plan.Filter, err = toSpec(filter); err != nil {
+			return err
+		}
+	case r.Engine != nil:
 		f, err := r.Cache.filter(t, r.Engine, func() (Filter, error) { return compile(t, "engine", r.Engine) })
 		switch {
 		case err != nil:

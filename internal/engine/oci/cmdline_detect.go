@@ -86,7 +86,7 @@ const (
 //
 // The error is an [*UnknownRuntimeError], or one of looking at the file.
 func Detect(path string, cache Cache) (*Grammar, Detected, error) {
-	key, err := identity(path)
+	key, err := fileKey(path)
 	if err != nil {
 		return nil, Detected{}, err
 	}
@@ -111,8 +111,8 @@ func Detect(path string, cache Cache) (*Grammar, Detected, error) {
 	return g, d, nil
 }
 
-// identity names a file as it is now.
-func identity(path string) (string, error) {
+// fileKey names a file as it is now.
+func fileKey(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("detect runtime %s: not an absolute path", path)
 	}

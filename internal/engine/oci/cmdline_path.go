@@ -32,7 +32,7 @@ func (d Dirs) of(b Base) string {
 
 // join keeps the path as it is behind the folder: ".." after a symbolic link means
 // what it means to the kernel.
-func join(dir, name string) string {
+func joinPath(dir, name string) string {
 	if path.IsAbs(name) || dir == "" {
 		return name
 	}
@@ -68,7 +68,7 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 // option, or the caller's directory.
 func (c *Call) BundleDir(caller string) string {
 	if v := c.Value("bundle"); v != "" {
-		return join(caller, v)
+		return joinPath(caller, v)
 	}
 	return caller
 }
@@ -77,7 +77,7 @@ func (c *Call) BundleDir(caller string) string {
 // [Call.BundleDir].
 func (c *Call) ConfigFile(d Dirs) string {
 	if c.Value("config") == "" {
-		return join(d.Bundle, "config.json")
+		return joinPath(d.Bundle, "config.json")
 	}
 	return c.Path("config", d)
 }
@@ -98,7 +98,7 @@ func (c *Call) path(o *Options, name string, d Dirs) string {
 	if b == NoPath {
 		return ""
 	}
-	return join(d.of(b), p)
+	return joinPath(d.of(b), p)
 }
 
 // MakeAbsolute makes each relative path absolute that depends on a folder of d, so
@@ -114,7 +114,7 @@ func (c *Call) MakeAbsolute(d Dirs) {
 				continue
 			}
 			if b, prefix, p := c.base(s.opt, s.value); d.of(b) != "" {
-				s.value = prefix + join(d.of(b), p)
+				s.value = prefix + joinPath(d.of(b), p)
 			}
 		}
 	}
@@ -123,7 +123,7 @@ func (c *Call) MakeAbsolute(d Dirs) {
 	}
 	for i := range c.command.Options {
 		if opt := &c.command.Options[i]; opt.Default != "" && !c.Has(opt.Name) && d.of(opt.Path) != "" {
-			c.Options.set = append(c.Options.set, setting{opt, join(d.of(opt.Path), opt.Default)})
+			c.Options.set = append(c.Options.set, setting{opt, joinPath(d.of(opt.Path), opt.Default)})
 		}
 	}
 }

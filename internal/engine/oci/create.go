@@ -73,6 +73,7 @@ type given struct {
 	raw    []byte
 	spec   *specs.Spec
 	file   string
+	root   Root
 }
 
 // readBundle reads the configuration that the command line names, once.
@@ -96,7 +97,30 @@ func (w *wrapper) readBundle() (*given, error) {
 	if g.spec.Process == nil {
 		return nil, fmt.Errorf("%s: no process", g.file)
 	}
-	return g, nil
+	if g.spec.Root == nil {
+		return nil, fmt.Errorf("%s: %w", g.file, errNoRoot)
+	}
+	if g.root, err = ResolveRoot(folder, g.spec.Root.Path); err != nil {
+		return nil, fmt.Errorf("%s: %w", g.file, err)
+	}
+	return g, w.refuseMounts(g)
+}
+
+// refuseMounts refuses what would let the container decide what runs first, or reach
+// what is known of it.
+func (w *wrapper) refuseMounts(g *given) error {
+	// The checks want the paths that the runtime gets.
+	_, spec, err := Edit(g.raw, bundle.Confinement{Root: g.root.Path}, g.bundle.Path)
+	if err == nil {
+		err = CheckMounts(spec)
+	}
+	if err == nil {
+		err = CheckStateReach(spec, w.dir.Path())
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", g.file, err)
+	}
+	return nil
 }
 
 // policy is that of the host, tightened by what the container asks for.
@@ -136,32 +160,31 @@ func (w *wrapper) request(g *given) (launch.Request, error) {
 	if spec.Linux != nil {
 		r.Compile.Engine = spec.Linux.Seccomp
 	}
+	r.Compile.FilterStays, _ = FilterStaysWithRuntime(spec)
 	if err := w.demands(g, &r); err != nil {
 		return r, err
 	}
-	return r, w.refuseMounts(g)
+	return r, nil
 }
 
 // Source is the configuration of an engine: its text, and the folder against which
-// its relative paths are meant. Env is added to the environment of the process.
+// its relative paths are meant. Root is the real path of the container's root.
 type Source struct {
-	Raw    []byte
-	Folder string
-	Env    []string
+	Raw          []byte
+	Folder, Root string
+	// Env is added to the environment of the process.
+	Env []string
 }
 
 // Compose writes the bundle that the runtime gets, in the container's folder: the
 // engine's configuration with the plan put into it. It returns what is to be in
 // force.
 func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, error) {
-	edited, spec, err := Edit(src.Raw, p.Confinement, src.Folder)
+	confinement := p.Confinement
+	confinement.Root, confinement.Env = src.Root, src.Env
+	edited, spec, err := Edit(src.Raw, confinement, src.Folder)
 	if err != nil {
 		return effective.State{}, err
-	}
-	if src.Env != nil {
-		if edited, err = addEnv(edited, src.Env); err != nil {
-			return effective.State{}, err
-		}
 	}
 	if err := os.Mkdir(c.Path(bundleFolder), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return effective.State{}, err
@@ -176,16 +199,12 @@ func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, e
 // edit writes the runtime's bundle, and gives the root its label where the engine
 // knows none.
 func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.State, error) {
-	if p.MountLabel != "" && g.spec.Root != nil && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
-		root := g.spec.Root.Path
-		if !filepath.IsAbs(root) {
-			root = filepath.Join(g.bundle.Path, root)
-		}
-		if err := labelRoot(root, p.MountLabel); err != nil {
+	if p.MountLabel != "" && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
+		if err := labelRoot(g.root.Path, p.MountLabel); err != nil {
 			return effective.State{}, fmt.Errorf("label the root: %w", err)
 		}
 	}
-	st, err := Compose(c, p, Source{Raw: g.raw, Folder: g.bundle.Path, Env: w.passed.env()})
+	st, err := Compose(c, p, Source{Raw: g.raw, Folder: g.bundle.Path, Root: g.root.Path, Env: w.passed.env()})
 	if err != nil {
 		return st, fmt.Errorf("%s: %w", g.file, err)
 	}

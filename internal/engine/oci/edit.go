@@ -15,51 +15,23 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/strictjson"
-	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/selinux"
 )
 
 // Confinement is what [Edit] puts into a configuration: a policy, resolved for
 // one container on this host.
-type Confinement struct {
-	Policy policy.Policy
-	// ID is the container's ID.
-	ID string
-	// Root is the real path of the container's root; empty takes the path of the
-	// configuration, relative to the bundle.
-	Root string
-	// ProcessLabel and MountLabel are whole SELinux contexts, empty where SELinux
-	// is off: runtimes refuse a label that they cannot set.
-	ProcessLabel string
-	MountLabel   string
-	// AppArmorProfile is the name of a loaded profile, empty for none.
-	AppArmorProfile string
-	// Replaces is the engine's profile whose place AppArmorProfile takes, because
-	// it allows nothing that Replaces denies.
-	Replaces string
-	// Seccomp says who filters system calls.
-	Seccomp SeccompMode
-	// Filter goes into the configuration with [SeccompRuntime].
-	Filter *specs.LinuxSeccomp
-	// Init is the path, inside the container, of the last step that runs before
-	// the workload; empty for none.
-	Init string
-}
+type Confinement = bundle.Confinement
 
-// SeccompMode says who filters system calls.
-type SeccompMode int
-
+// Who filters system calls. With SeccompRuntime a configuration that has another
+// filter is refused: it has room for one only. With SeccompInit the filter stays
+// where [FilterStaysWithRuntime].
 const (
-	// SeccompKeep leaves the filter of the configuration.
-	SeccompKeep SeccompMode = iota
-	// SeccompRuntime gives the runtime [Confinement.Filter]. A configuration that
-	// has another filter is refused: it has room for one only.
-	SeccompRuntime
-	// SeccompInit takes the filter out of the configuration, because the last step
-	// installs it. It stays where [FilterStaysWithRuntime].
-	SeccompInit
+	SeccompKeep    = bundle.SeccompKeep
+	SeccompRuntime = bundle.SeccompRuntime
+	SeccompInit    = bundle.SeccompInit
 )
 
 var (
@@ -141,6 +113,11 @@ func applyProcess(p *specs.Process, c Confinement) {
 	}
 	if c.Init != "" && (len(p.Args) == 0 || p.Args[0] != c.Init) {
 		p.Args = slices.Concat([]string{c.Init}, p.Args)
+	}
+	for _, kv := range c.Env {
+		if !slices.Contains(p.Env, kv) {
+			p.Env = append(slices.Clip(p.Env), kv)
+		}
 	}
 }
 
@@ -335,7 +312,7 @@ func hooksOf(s *specs.Spec) map[string][]specs.Hook {
 // Source: crun 1.8.1, src/libcrun/container.c, libcrun_container_run_internal.
 const replacesFilter = "run.oci.seccomp_bpf_data"
 
-// Edit puts c into the text of config.json, which comes from the folder bundle (an
+// Edit puts c into the text of config.json, which comes from the given folder (an
 // absolute path), so that the text can lie in any folder. It returns the edited
 // text and what it says.
 //
@@ -348,7 +325,7 @@ const replacesFilter = "run.oci.seccomp_bpf_data"
 //
 // The error wraps a [*strictjson.Error] for a text that [Decode] refuses, or is a
 // [*RelativeError].
-func Edit(raw []byte, c Confinement, bundle string) ([]byte, *specs.Spec, error) {
+func Edit(raw []byte, c Confinement, folder string) ([]byte, *specs.Spec, error) {
 	before, err := Decode(raw)
 	if err != nil {
 		return nil, nil, err
@@ -363,7 +340,7 @@ func Edit(raw []byte, c Confinement, bundle string) ([]byte, *specs.Spec, error)
 	if err := apply(s, c); err != nil {
 		return nil, nil, err
 	}
-	if err := rebase(s, c, bundle); err != nil {
+	if err := rebase(s, c, folder); err != nil {
 		return nil, nil, err
 	}
 	e := edits{}
@@ -490,6 +467,7 @@ func (e *edits) process(before, after *specs.Process, path ...string) {
 	e.differ(before.NoNewPrivileges, after.NoNewPrivileges, at("noNewPrivileges")...)
 	e.differ(before.SelinuxLabel, after.SelinuxLabel, at("selinuxLabel")...)
 	e.differ(before.ApparmorProfile, after.ApparmorProfile, at("apparmorProfile")...)
+	e.differ(before.Env, after.Env, at("env")...)
 	had, has := before.Capabilities, after.Capabilities
 	if had == nil {
 		e.set(has, at("capabilities")...)

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"pgregory.net/rapid"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/strictjson"
 	"github.com/palisade-sec/palisade/policy"
@@ -28,9 +29,9 @@ var update = flag.Bool("update", false, "write the golden files")
 // defaults; the list of system calls in a seccomp profile is cut.
 var engines = []string{"runc", "docker", "docker-privileged", "podman", "containerd"}
 
-const bundle = "/run/engine/bundle"
+const engineBundle = "/run/engine/bundle"
 
-func confinement(p policy.Policy, mode SeccompMode) Confinement {
+func confinement(p policy.Policy, mode bundle.SeccompMode) Confinement {
 	c := Confinement{
 		Policy: p, ID: "c1", Seccomp: mode,
 		ProcessLabel: "system_u:system_r:container_t:s0:c3,c9", MountLabel: "system_u:object_r:container_file_t:s0:c3,c9",
@@ -79,7 +80,7 @@ func TestGolden(t *testing.T) {
 				if c.Seccomp == SeccompRuntime {
 					raw = withoutFilter(t, raw)
 				}
-				out, _, err := Edit(raw, c, bundle)
+				out, _, err := Edit(raw, c, engineBundle)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,13 +109,13 @@ func TestGolden(t *testing.T) {
 
 func TestIdempotent(t *testing.T) {
 	for _, engine := range engines {
-		for _, mode := range []SeccompMode{SeccompKeep, SeccompRuntime, SeccompInit} {
+		for _, mode := range []bundle.SeccompMode{SeccompKeep, SeccompRuntime, SeccompInit} {
 			c := confinement(policy.Default(), mode)
 			raw := read(t, engine)
 			if mode == SeccompRuntime {
 				raw = withoutFilter(t, raw)
 			}
-			once, first, err := Edit(raw, c, bundle)
+			once, first, err := Edit(raw, c, engineBundle)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -221,7 +222,7 @@ func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 		"\"root\":{\"path\":\"/r\",\"later\":\"\\u0078\"},\"ociVersion\":\"9.9\"}\n"
 	c := confinement(policy.Default(), SeccompKeep)
 	c.Policy.MaskedPaths, c.Policy.ReadOnlyPaths = nil, nil
-	out, _, err := Edit([]byte(in), c, bundle)
+	out, _, err := Edit([]byte(in), c, engineBundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +238,7 @@ func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 
 func TestEngineLabelStays(t *testing.T) {
 	const in = `{"root":{"path":"r"},"process":{"args":["x"],"selinuxLabel":"u:r:t:s0:c1,c2","apparmorProfile":"mine"},"linux":{"mountLabel":"u:r:f:s0:c1,c2"}}`
-	_, s, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), bundle)
+	_, s, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), engineBundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +338,7 @@ func TestFilterStaysWithRuntime(t *testing.T) {
 			continue
 		}
 		in := strings.Replace(tt.in, "{", `{"process":{"args":["x"]},"root":{"path":"/r"},`, 1)
-		_, after, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), bundle)
+		_, after, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), engineBundle)
 		if err != nil || (after.Linux.Seccomp != nil) != tt.stays {
 			t.Errorf("%s: filter %v, %v", tt.in, after.Linux.Seccomp, err)
 		}
@@ -361,7 +362,7 @@ func TestRebase(t *testing.T) {
 		},
 		{"overlay", frame + `"mounts":[{"destination":"/o","type":"overlay","source":"overlay","options":["lowerdir=/a:/b","upperdir=/c,workdir=/d"]}]`, `"lowerdir=/a:/b"`},
 	} {
-		out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), bundle)
+		out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), engineBundle)
 		if err != nil || !strings.Contains(string(out), tt.want) {
 			t.Errorf("%s: %s, %v", tt.name, out, err)
 		}
@@ -376,19 +377,19 @@ func TestRebase(t *testing.T) {
 		{"empty root", `{"process":{"args":["x"]},"root":{"path":""}`, "no root"},
 		{"a program in place of the filter", frame + `"annotations":{"run.oci.seccomp_bpf_data":"AA=="}`, "not allowed"},
 	} {
-		if out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), bundle); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), engineBundle); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %s, %v; want %q", tt.name, out, err, tt.want)
 		}
 	}
-	if _, _, err := Edit([]byte(frame+`"x":1}`), confinement(policy.Default(), SeccompInit), "bundle"); !errors.Is(err, errBundle) {
-		t.Errorf("a relative bundle: %v", err)
+	if _, _, err := Edit([]byte(frame+`"x":1}`), confinement(policy.Default(), SeccompInit), "engineBundle"); !errors.Is(err, errBundle) {
+		t.Errorf("a relative engineBundle: %v", err)
 	}
 	c := confinement(policy.Default(), SeccompRuntime)
-	if _, _, err := Edit(read(t, "docker"), c, bundle); !errors.Is(err, errFilter) {
+	if _, _, err := Edit(read(t, "docker"), c, engineBundle); !errors.Is(err, errFilter) {
 		t.Errorf("two filters: %v", err)
 	}
 	c.Root = "/real/root"
-	if _, s, err := Edit(withoutFilter(t, read(t, "docker")), c, bundle); err != nil || s.Root.Path != c.Root {
+	if _, s, err := Edit(withoutFilter(t, read(t, "docker")), c, engineBundle); err != nil || s.Root.Path != c.Root {
 		t.Errorf("root %v, %v", s, err)
 	}
 }
@@ -404,7 +405,7 @@ func TestMalformed(t *testing.T) {
 		{`{"process":{"Capabilities":{}}}`, `is not spelled "capabilities"`},
 		{`{"linux":{},"linux":{}}`, "duplicate"},
 	} {
-		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), SeccompInit), bundle)
+		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), SeccompInit), engineBundle)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v, want %q", tt.in, err, tt.want)
 		}
@@ -446,8 +447,8 @@ func TestEditOnlyTightens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := confinement(rapid.SampledFrom([]policy.Policy{policy.Default(), policy.Strict()}).Draw(t, "policy"), rapid.SampledFrom([]SeccompMode{SeccompKeep, SeccompInit}).Draw(t, "mode"))
-		once, after, err := Edit(raw, c, bundle)
+		c := confinement(rapid.SampledFrom([]policy.Policy{policy.Default(), policy.Strict()}).Draw(t, "policy"), rapid.SampledFrom([]bundle.SeccompMode{SeccompKeep, SeccompInit}).Draw(t, "mode"))
+		once, after, err := Edit(raw, c, engineBundle)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -467,7 +468,7 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte(`{"root":{"path":"x"},"process":{"args":["/proc/self/fd/3"],"capabilities":{"ambient":["CAP_CHOWN"]}},"linux":{"seccomp":null}}`))
 	c := confinement(policy.Default(), SeccompInit)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		once, after, err := Edit(raw, c, bundle)
+		once, after, err := Edit(raw, c, engineBundle)
 		if err != nil {
 			return
 		}
@@ -497,7 +498,7 @@ func BenchmarkEdit(b *testing.B) {
 	raw, c := read(b, "docker"), confinement(policy.Default(), SeccompInit)
 	b.SetBytes(int64(len(raw)))
 	for b.Loop() {
-		if _, _, err := Edit(raw, c, bundle); err != nil {
+		if _, _, err := Edit(raw, c, engineBundle); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -45,14 +45,10 @@ func (w *wrapper) exec() (int, error) {
 		return 0, err
 	}
 	defer a.Close()
+	a.Confinement.Env = w.passed.env()
 	edited, process, err := EditProcess(raw, a.Confinement)
 	if err != nil {
 		return 0, err
-	}
-	if env := w.passed.env(); env != nil {
-		if edited, err = addEnvTo(edited, env); err != nil {
-			return 0, err
-		}
 	}
 	file, err := a.WriteProcess(edited)
 	if err != nil {
