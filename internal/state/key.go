@@ -111,17 +111,17 @@ func (d *Dir) KeyOf(root, id string) (string, error) {
 	return r.Key, err
 }
 
-// Find is the container that a person means by a name: an ID that one container
-// has, or a key. It takes no beginnings of names; the error of one that fits
-// nothing says which come near. The error wraps [ErrNotFound], [ErrAmbiguous] or
-// [ErrDamaged].
+// Find is the container that a person means by a name, to look at: an ID that one
+// container has, a key, or else the beginning of one ID, as engines print it. What
+// acts on a container uses [Dir.Lookup]. The error wraps [ErrNotFound],
+// [ErrAmbiguous] or [ErrDamaged].
 func (d *Dir) Find(name string) (Record, error) {
 	keys, err := d.names()
 	if err != nil {
 		return Record{}, err
 	}
-	var fits []Record
-	var damaged error
+	var fits, begins []Record
+	var damaged, damagedBegin error
 	var near []string
 	for _, key := range keys {
 		r, err := d.Get(key)
@@ -141,9 +141,15 @@ func (d *Dir) Find(name string) (Record, error) {
 		case r.ID == name, full == name, key == name:
 			fits = append(fits, r)
 			damaged = errors.Join(damaged, err)
-		case name != "" && (strings.HasPrefix(r.ID, name) || strings.HasPrefix(name, r.ID)):
+		case name != "" && strings.HasPrefix(r.ID, name):
+			begins = append(begins, r)
+			damagedBegin = errors.Join(damagedBegin, err)
+		case name != "" && strings.HasPrefix(name, r.ID):
 			near = append(near, r.ID)
 		}
+	}
+	if len(fits) == 0 {
+		fits, damaged = begins, damagedBegin
 	}
 	switch {
 	case len(fits) == 1:

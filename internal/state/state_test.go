@@ -54,8 +54,18 @@ func TestLife(t *testing.T) {
 		if _, err := d.Lookup("", part); !errors.Is(err, ErrNotFound) {
 			t.Errorf("lookup of %q: %v", part, err)
 		}
-		if _, err := d.Find(part); !errors.Is(err, ErrNotFound) {
+		// A beginning that fits several means none of them.
+		want := ErrNotFound
+		if part == "w" || part == "we" {
+			want = ErrAmbiguous
+		}
+		if _, err := d.Find(part); !errors.Is(err, want) {
 			t.Errorf("find of %q: %v", part, err)
+		}
+	}
+	for _, name := range []string{"web", "web2"} {
+		if r, err := d.Find(name); err != nil || r.ID != name {
+			t.Errorf("find of %q: %v, %v", name, r.ID, err)
 		}
 	}
 	if list, err := d.List(); err != nil || len(list) != 2 {
