@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -82,7 +83,11 @@ func (r *reader) runtimes(ctx context.Context, selinux target.State, cgroup stri
 	return list
 }
 
-var versionPattern = regexp.MustCompile(`\d+\.\d+(\.\d+)?([-+~.][0-9A-Za-z][-+~.0-9A-Za-z]*)?`)
+// versionPattern is compiled when a version is asked for, and not at each start of
+// a program that only launches.
+var versionPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\d+\.\d+(\.\d+)?([-+~.][0-9A-Za-z][-+~.0-9A-Za-z]*)?`)
+})
 
 // version runs a program for its version; empty when it did not tell.
 func (r *reader) version(ctx context.Context, path string, args ...string) string {
@@ -103,7 +108,7 @@ func (r *reader) version(ctx context.Context, path string, args ...string) strin
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return ""
 	}
-	return versionPattern.FindString(string(out.b))
+	return versionPattern().FindString(string(out.b))
 }
 
 // bounded keeps the first bytes of what is written to it.
