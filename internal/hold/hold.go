@@ -99,7 +99,6 @@ type Hold struct {
 type tracee struct {
 	parent  int  // the traced process that made it, 0 for none
 	stopped bool // for us
-	signal  int  // to be given on when it goes on
 	step    bool // it has executed the last step
 }
 
@@ -397,9 +396,47 @@ func (h *Hold) goOn(pid int, t *tracee, signal int) error {
 // Release lets everything run on untraced.
 func (h *Hold) Release() {
 	for pid, t := range h.tracees {
-		h.detach(pid, t)
-		h.remove(pid)
+		if t.stopped {
+			_ = ptrace(unix.PTRACE_DETACH, pid, 0, 0)
+			h.remove(pid)
+			continue
+		}
+		_ = ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0) // one that is ending is reported, too
 	}
+	// Not one by one: the end of a process is reported after that of all its threads.
+	for len(h.tracees) > 0 {
+		if _, err := h.letGo(); err != nil {
+			break
+		}
+	}
+}
+
+// letGo waits for the next event and lets what stopped run on untraced. It returns
+// the process.
+func (h *Hold) letGo() (int, error) {
+	var ws unix.WaitStatus
+	pid, err := wait4(-1, &ws, unix.WALL|unix.WNOTHREAD)
+	if err != nil {
+		return 0, err
+	}
+	signal := 0
+	if ws.Exited() || ws.Signaled() {
+		h.ended(pid, ws)
+		h.remove(pid)
+		return pid, nil
+	}
+	switch int(ws) >> 16 {
+	case unix.PTRACE_EVENT_FORK, unix.PTRACE_EVENT_VFORK, unix.PTRACE_EVENT_CLONE:
+		// It was attached before it began; its first stop is still to come.
+		if child, err := eventMessage(pid); err == nil && child != 0 {
+			h.add(child)
+		}
+	case 0:
+		signal = int(ws.StopSignal())
+	}
+	_ = ptrace(unix.PTRACE_DETACH, pid, 0, uintptr(signal))
+	h.remove(pid)
+	return pid, nil
 }
 
 // Abandon ends a hold that has not reached the workload. What was followed is
@@ -415,32 +452,6 @@ func (h *Hold) Abandon(keep bool) {
 
 // Close gives the thread back.
 func (h *Hold) Close() { runtime.UnlockOSThread() }
-
-func (h *Hold) detach(pid int, t *tracee) {
-	if t.stopped {
-		_ = ptrace(unix.PTRACE_DETACH, pid, 0, uintptr(t.signal))
-		return
-	}
-	if ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0) != nil {
-		return // it has ended
-	}
-	for {
-		var ws unix.WaitStatus
-		if _, err := wait4(pid, &ws, unix.WALL); err != nil {
-			return
-		}
-		if ws.Exited() || ws.Signaled() {
-			h.ended(pid, ws)
-			return
-		}
-		signal := 0
-		if int(ws)>>16 == 0 {
-			signal = int(ws.StopSignal())
-		}
-		_ = ptrace(unix.PTRACE_DETACH, pid, 0, uintptr(signal))
-		return
-	}
-}
 
 // Kill ends all that is traced and the started program, and returns when they have
 // ended.
@@ -473,12 +484,8 @@ func (h *Hold) Kill() {
 // it ended.
 func (h *Hold) Ended() (unix.WaitStatus, error) {
 	for !h.exited {
-		var ws unix.WaitStatus
-		if _, err := wait4(h.root, &ws, unix.WALL); err != nil {
-			return ws, os.NewSyscallError("wait4", err)
-		}
-		if ws.Exited() || ws.Signaled() {
-			h.exited, h.status = true, ws
+		if _, err := h.letGo(); err != nil {
+			return h.status, os.NewSyscallError("wait4", err)
 		}
 	}
 	return h.status, nil

@@ -3,6 +3,7 @@
 package hold
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 //
 //	fork WORDS -- WORDS   a child does the first, then this process goes on
 //	exec PROGRAM ARGS     become it
-//	exit N, mark FILE, wait FILE, stop
+//	exit N, mark FILE, wait FILE, say, stop
 func act(words []string) {
 	bad := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -67,6 +68,9 @@ func act(words []string) {
 				time.Sleep(time.Millisecond)
 			}
 			words = words[2:]
+		case "say":
+			fmt.Println("here")
+			words = words[1:]
 		case "stop":
 			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 			words = words[1:]
@@ -273,9 +277,17 @@ func TestSeize(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			gate := filepath.Join(t.TempDir(), "gate")
 			os.Remove(p.mark("workload"))
-			init := exec.Command(p.runtime, "act", "wait", gate, "exec", test.first, "act", "exec", p.workload, "act", "mark", p.mark("workload"))
+			init := exec.Command(p.runtime, "act", "say", "wait", gate, "exec", test.first, "act", "exec", p.workload, "act", "mark", p.mark("workload"))
+			said, err := init.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := init.Start(); err != nil {
 				t.Fatal(err)
+			}
+			// Its own exec is over when it says something.
+			if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+				t.Fatal(line, err)
 			}
 			h := New(Expect{Step: p.identity(t, p.step), Timeout: testTimeout})
 			defer h.Close()

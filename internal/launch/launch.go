@@ -264,6 +264,7 @@ func (c *Container) giveProfile(r Request, req *bundle.Request) error {
 	if r.Joins > 0 {
 		if name, ours := profile.Joined(kernel, h.Dir, r.Joins); ours {
 			req.Profile = name
+			h.loaded(name)
 			return nil
 		}
 	}
@@ -274,8 +275,15 @@ func (c *Container) giveProfile(r Request, req *bundle.Request) error {
 	}
 	if req.Profile = name; name == "" {
 		req.Replaces = ""
+		return err
 	}
+	h.loaded(name)
 	return err
+}
+
+// loaded notes that a profile enforces that was loaded after the host was read.
+func (h *Host) loaded(name string) {
+	h.Target.AppArmor = h.Target.AppArmor.With(name, "enforce")
 }
 
 func (h *Host) warn(err error) {
