@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/apparmor/compile"
@@ -27,7 +26,7 @@ func TestKernelStep(t *testing.T) {
 			files = append(files, vmtest.File{Guest: name, Host: busybox(t)})
 		}
 	}
-	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Files: files, Env: []string{fullEnv + "=" + os.Getenv(fullEnv)}, Timeout: 10 * time.Minute}, func(t *testing.T) {
+	vmtest.Run(t, vmtest.Config{LSM: "apparmor", Files: files, Env: []string{fullEnv + "=" + os.Getenv(fullEnv)}}, func(t *testing.T) {
 		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+pids +memory"), 0); err != nil {
 			t.Fatal(err)
 		}
