@@ -112,6 +112,10 @@ func (o op) apply() error {
 		return unix.Mount(o.Text, o.Text, "", unix.MS_BIND, "")
 	case "detach":
 		return unix.Unmount(o.Text, unix.MNT_DETACH)
+	case "move": // part of /proc in the place of all of it
+		return unix.Mount(o.Text, "/proc", "", unix.MS_BIND, "")
+	case "over": // another process's file in the place of the own one
+		return unix.Mount("/proc/1/attr", fmt.Sprintf("/proc/%d/task/%d/attr", os.Getpid(), unix.Gettid()), "", unix.MS_BIND, "")
 	case "tmpfs":
 		return unix.Mount("tmpfs", o.Text, "tmpfs", 0, "")
 	case "rlimit":
