@@ -184,14 +184,14 @@ func (c *Container) prepare(r Request, edit Edit) error {
 		}
 		c.Plan.ProcessLabel = r.Label.Context.WithLevel(l).String()
 	}
-	if err := c.handOver(r); err != nil {
-		return err
-	}
 	asked, err := edit(c.Container, c.Plan)
 	if err != nil {
 		return err
 	}
 	c.Asked = &asked
+	if err := c.handOver(r); err != nil {
+		return err
+	}
 	return c.Save()
 }
 

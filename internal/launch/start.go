@@ -18,7 +18,9 @@ import (
 	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gc"
+	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/hold"
+	"github.com/palisade-sec/palisade/internal/laststep"
 	"github.com/palisade-sec/palisade/internal/state"
 )
 
@@ -220,6 +222,7 @@ type Added struct {
 	host        *Host
 	record      state.Record
 	asked       effective.State
+	config      *laststep.Config
 	step        handedOver
 	handed      hold.Identity
 	file        string
@@ -242,20 +245,31 @@ func (h *Host) Add(rec state.Record, stepFD int) (*Added, error) {
 	if rec.EngineProfile != asked.AppArmor {
 		a.Confinement.Replaces = rec.EngineProfile
 	}
-	step, err := h.Dir.Step(rec)
-	if err != nil || step == nil {
-		return a, err
+	if a.config, err = h.Dir.Step(rec); err != nil {
+		return nil, err
 	}
-	a.Confinement.Init = "/proc/self/fd/" + strconv.Itoa(stepFD)
-	a.step, a.handed, err = openStep(step, bundle.StepLabel(h.Target))
-	return a, err
+	if a.config != nil {
+		a.Confinement.Init = handover.Path(stepFD)
+	}
+	return a, nil
 }
 
-// StepFiles are the last step and its configuration, for the runtime to pass on.
-func (a *Added) StepFiles() []*os.File { return a.step.files() }
+// Edited takes the process as it was edited, in JSON and as what it says, and writes
+// it where the runtime reads it. Files are the last step and its configuration, for
+// the runtime to pass on; none without one.
+func (a *Added) Edited(raw []byte, p *specs.Process) (path string, files []*os.File, err error) {
+	a.asked.Capabilities = effective.CapabilitiesOf(p)
+	if a.config != nil {
+		a.config.Capabilities = kept(a.asked.Capabilities)
+		if a.step, a.handed, err = openStep(a.config, bundle.StepLabel(a.host.Target)); err != nil {
+			return "", nil, err
+		}
+	}
+	path, err = a.writeProcess(raw)
+	return path, a.step.files(), err
+}
 
-// WriteProcess writes the process where the runtime reads it.
-func (a *Added) WriteProcess(b []byte) (path string, err error) {
+func (a *Added) writeProcess(b []byte) (path string, err error) {
 	f, err := os.CreateTemp(a.host.Dir.Folder(a.record.Key), "exec-*.json")
 	if err != nil {
 		return "", err
@@ -273,12 +287,12 @@ func (a *Added) Close() {
 	}
 }
 
-// Run calls a runtime that adds the process p, as it was edited; command is the
-// workload without the last step. With an error no process was added.
-func (a *Added) Run(rt Runtime, p *specs.Process, command []string) (Outcome, error) {
+// Run calls a runtime that adds the process; p is what the engine wants it to be,
+// without the last step. With an error no process was added.
+func (a *Added) Run(rt Runtime, p *specs.Process) (Outcome, error) {
 	init := a.record.Init.PID
-	if a.Confinement.Init != "" && len(command) > 0 {
-		if err := lookCommand(init, command[0], p.Cwd, p.Env); err != nil {
+	if a.config != nil && len(p.Args) > 0 {
+		if err := lookCommand(init, p.Args[0], p.Cwd, p.Env); err != nil {
 			return Outcome{}, err
 		}
 	}
@@ -286,12 +300,10 @@ func (a *Added) Run(rt Runtime, p *specs.Process, command []string) (Outcome, er
 	if err != nil {
 		return Outcome{}, err
 	}
-	asked := a.asked
-	asked.Capabilities = effective.CapabilitiesOf(p)
 	return held{
 		runtime:  rt,
 		expect:   hold.Expect{Step: a.handed, Inside: inside},
-		verify:   func(pid int) error { return a.host.verify(pid, asked) },
+		verify:   func(pid int) error { return a.host.verify(pid, a.asked) },
 		released: a.Close,
 	}.run()
 }

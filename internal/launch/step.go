@@ -58,9 +58,16 @@ func (c *Container) handOver(r Request) error {
 		return err
 	}
 	step.Gate, step.Stderr = r.Gate, r.Stderr
+	step.Capabilities = kept(c.Asked.Capabilities)
 	var err error
 	c.step, c.Handed, err = openStep(step, c.Plan.StepLabel)
 	return err
+}
+
+// kept bounds what a runtime may have left of the sets that a program with file
+// capabilities gains from.
+func kept(asked effective.Capabilities) *laststep.Capabilities {
+	return &laststep.Capabilities{Inheritable: asked.Inheritable, Ambient: asked.Ambient}
 }
 
 // StepFiles are the last step and its configuration, for the runtime to pass on as
@@ -72,7 +79,8 @@ func stepConfig(s *bundle.Step) *laststep.Config {
 	if s == nil {
 		return nil
 	}
-	c := &laststep.Config{NoNewPrivileges: s.NoNewPrivileges, AppArmor: s.AppArmor}
+	// A runtime that has not set it fails to install a filter, and says less.
+	c := &laststep.Config{NoNewPrivileges: true, AppArmor: s.AppArmor}
 	if l := s.Landlock; l != nil {
 		c.Landlock = &laststep.Landlock{HandledFS: l.HandledFS, HandledNet: l.HandledNet, Scoped: l.Scoped}
 		for _, r := range l.Paths {

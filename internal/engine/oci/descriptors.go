@@ -26,7 +26,7 @@ type passed struct{ sockets, preserved int }
 // Source: sd_listen_fds(3); runc utils_linux.go, activation.Files.
 func readPassed(c *Call) (passed, error) {
 	var p passed
-	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) || c.Grammar.Runtime == "crun" { // crun does not look
 		if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 {
 			p.sockets = n
 		}

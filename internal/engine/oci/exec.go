@@ -50,7 +50,7 @@ func (w *wrapper) exec() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	file, err := a.WriteProcess(edited)
+	file, step, err := a.Edited(edited, process)
 	if err != nil {
 		return 0, err
 	}
@@ -61,14 +61,13 @@ func (w *wrapper) exec() (int, error) {
 		}
 	}
 	w.call.Args = nil
-	step := a.StepFiles()
 	if err := errors.Join(
 		w.call.Set("process", file),
 		w.call.Set("preserve-fds", strconv.Itoa(w.passed.total()+len(step))),
 	); err != nil {
 		return 0, err
 	}
-	out, err := a.Run(w.launchRuntime(step), process, asked.Args)
+	out, err := a.Run(w.launchRuntime(step), asked)
 	return w.exit(out.Code, err)
 }
 
