@@ -80,9 +80,9 @@ const (
 
 // Detect finds out which runtime the program at an absolute path is, by asking it
 // for its version; so a script that executes runc is runc. The answer is kept in
-// the cache, which may be nil, under the path and the identity of the file. A
-// script is kept too: the file that it executes may be exchanged below it, but not
-// for a runtime of another kind, which its administrator would have to mean.
+// the cache, which may be nil, under the path and the identity of the file. What a
+// script executes may change without it; a rebuilt line is safe all the same, since
+// each runtime either reads --name=value as it is meant or refuses it.
 //
 // The error is an [*UnknownRuntimeError], or one of looking at the file.
 func Detect(path string, cache Cache) (*Grammar, Detected, error) {

@@ -56,8 +56,8 @@ func (g *Grammar) goFlag(args []string, move reorder) (*Call, *SyntaxError) {
 	if e != nil {
 		return nil, e
 	}
-	if c.ask(&c.Global); c.Help || c.Version || len(rest) == 0 {
-		c.Help = !c.Version // without a command the help is printed
+	if c.ask(&c.Global); c.Help || c.Version || len(rest) == 0 || rest[0] == "" {
+		c.Help = !c.Version // without a command, or with an empty one, the help is printed
 		return c, nil
 	}
 	if e := c.begin(rest[0]); e != nil {

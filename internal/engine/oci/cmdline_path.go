@@ -59,6 +59,8 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 			return b, "file:", rest
 		case given && (kind == "syslog" || kind == "journald"):
 			return NoPath, "", value
+		case !path.IsAbs(value):
+			return b, "file:", value // the folder may have a colon
 		}
 	}
 	return b, "", value
