@@ -51,6 +51,8 @@ type writer struct {
 	g *Grammar
 }
 
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 12)) }
+
 func pick[T any](w *writer, from []T) T { return from[w.IntN(len(from))] }
 
 func (w *writer) chance(percent int) bool { return w.IntN(100) < percent }
@@ -547,7 +549,7 @@ func confirmLines(t *testing.T, title string, g *Grammar, p *peer, fixed [][]str
 	for _, line := range fixed {
 		confirm(t, g, p, line, n)
 	}
-	w := &writer{rand.New(rand.NewPCG(seed(t), 12)), g}
+	w := &writer{newRand(seed(t)), g}
 	for range total {
 		line := w.line()
 		if slices.ContainsFunc(line, func(s string) bool { return strings.ContainsRune(s, 0) }) {
@@ -632,8 +634,8 @@ func TestConfirmRuncTable(t *testing.T) {
 			_, table := p.send(t, "T", []string{"list"})
 			theirs := map[string][]string{}
 			for command, rows := range table {
-				if command == "help" {
-					continue
+				if command == "help" || command == "init" {
+					continue // init of 1.0 is for runc itself, which starts it by another path
 				}
 				theirs[command] = []string{}
 				for _, row := range rows {

@@ -3,7 +3,6 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,15 +178,13 @@ func query(path string, args ...string) (string, error) {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no answer within %v", detectTimeout)
 	}
-	return out.String(), err
+	return string(out.b), err
 }
 
 // limited keeps the first bytes that are written to it.
-type limited struct{ bytes.Buffer }
+type limited struct{ b []byte }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if left := maxVersion - l.Len(); left > 0 {
-		l.Buffer.Write(p[:min(left, len(p))])
-	}
+	l.b = append(l.b, p[:min(maxVersion-len(l.b), len(p))]...)
 	return len(p), nil
 }

@@ -169,7 +169,8 @@ func buildRunc(tb testing.TB, version string) string {
 		}
 		text := string(b)
 		for _, pair := range pairs {
-			if strings.Count(text, pair[0]) != 1 {
+			if n := strings.Count(text, pair[0]); n != 1 && !(n == 0 && strings.HasPrefix(version, "v1.0.")) {
+				// 1.0 opens its log elsewhere: ask it for its table alone.
 				tb.Fatalf("runc %s: %s has %q %d times, want 1", version, name, pair[0], strings.Count(text, pair[0]))
 			}
 			text = strings.Replace(text, pair[0], pair[1], 1)
