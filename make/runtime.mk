@@ -15,3 +15,7 @@ bench:: bench-run
 .PHONY: libvirt-kill
 libvirt-kill: deps ## kill what accompanies a domain of libvirt at a hundred moments of its start
 	REQUIRE_ORACLES=1 LIBVIRT_KILLS=100 $(GO) test -count=1 -v -timeout 30m -run 'TestConfirmLibvirt$$' ./internal/engine/oci
+
+.PHONY: cmdline-differential
+cmdline-differential: deps ## 100,000 random command lines each, against what runc and crun take of them
+	REQUIRE_ORACLES=1 CMDLINE_LINES=$${CMDLINE_LINES:-100000} $(GO) test -count=1 -v -timeout 60m -run 'TestConfirm(Runc|Crun)(CommandLine|Table)$$' ./internal/engine/oci

@@ -30,9 +30,9 @@ type Reorder uint8
 const (
 	// ReorderUnknown takes what both ways read the same, and refuses the rest.
 	ReorderUnknown Reorder = iota
-	// ReorderDash moves each word with a dash (urfave/cli up to 1.22.1).
+	// ReorderDash moves each word with a dash (urfave/cli 1.22.1).
 	ReorderDash
-	// ReorderKnown moves known options (urfave/cli from 1.22.2).
+	// ReorderKnown moves known options (urfave/cli 1.22.12 to 1.22.17).
 	ReorderKnown
 )
 
@@ -130,8 +130,8 @@ type Option struct {
 	Fold bool
 	// Repeat keeps each value of a repeated option. Otherwise the last one holds.
 	Repeat bool
-	// DropsEmpty is a list from which the runtime takes one empty value away when
-	// there are others.
+	// DropsEmpty is a list from which builds with ReorderKnown take one empty value
+	// away when there are others.
 	DropsEmpty bool
 	// Once refuses a second, different value.
 	Once bool
@@ -289,6 +289,8 @@ func (g *Grammar) validID(id string) string {
 type Options struct {
 	table *[]Option
 	set   []setting
+	drops bool // obey DropsEmpty
+	seen  map[*Option]string
 }
 
 type setting struct {
@@ -340,7 +342,7 @@ func (o *Options) Values(name string) []string {
 	drops := false
 	for _, s := range o.set {
 		if s.opt.Name == name {
-			out, drops = append(out, s.value), s.opt.DropsEmpty
+			out, drops = append(out, s.value), s.opt.DropsEmpty && o.drops
 		}
 	}
 	if i := slices.Index(out, ""); drops && i >= 0 && len(out) > 1 {
@@ -388,23 +390,34 @@ func (o *Options) Set(name string, values ...string) error {
 	return nil
 }
 
-// add takes one value from a command line. The value is canonical.
+// add takes one value from a command line. The value is canonical. After the last
+// one, settle has to be called.
 func (o *Options) add(opt *Option, value string) (why string) {
-	if !opt.Repeat {
-		for i, s := range o.set {
-			if s.opt != opt {
-				continue
-			}
-			if opt.Once && s.value != value {
-				return fmt.Sprintf("option --%s is given twice, with %s and %s", opt.Name, quote(s.value), quote(value))
-			}
-			// The place of the last one counts: some options undo others.
-			o.set = slices.Delete(o.set, i, i+1)
-			break
-		}
+	if o.seen == nil {
+		o.seen = map[*Option]string{}
 	}
+	if had, twice := o.seen[opt]; twice && opt.Once && had != value {
+		return fmt.Sprintf("option --%s is given twice, with %s and %s", opt.Name, quote(had), quote(value))
+	}
+	o.seen[opt] = value
 	o.set = append(o.set, setting{opt, value})
 	return ""
+}
+
+// settle leaves the last value of each option that does not collect them, in its
+// place: some options undo others, so their order counts.
+func (o *Options) settle() {
+	later := map[*Option]bool{}
+	keep := len(o.set)
+	for i, s := range slices.Backward(o.set) {
+		if later[s.opt] && !s.opt.Repeat {
+			continue
+		}
+		later[s.opt] = true
+		keep--
+		o.set[keep] = o.set[i]
+	}
+	o.set, o.seen = slices.Delete(o.set, 0, keep), nil
 }
 
 // Call is a command line that was understood.
@@ -438,6 +451,18 @@ func (c *Call) Role() Role {
 		return Pass
 	}
 	return c.command.Role
+}
+
+// HelpTopic reports whether the command line asks for help only, and for that of
+// which command; empty for all.
+func (c *Call) HelpTopic() (command string, asked bool) {
+	switch {
+	case c.Help:
+		return c.Command, true
+	case c.Command == "help" && len(c.Args) > 0:
+		return c.Args[0], true
+	}
+	return "", c.Command == "help"
 }
 
 // positionals are the arguments that are no options.

@@ -65,6 +65,7 @@ func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *SyntaxE
 			return nil, e
 		}
 		if c.Help || c.Version {
+			o.settle()
 			o.Delete("help")
 			o.Delete("usage")
 			o.Delete("version")
@@ -74,6 +75,7 @@ func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *SyntaxE
 			return nil, nil
 		}
 	}
+	o.settle()
 	return args, nil
 }
 

@@ -26,8 +26,12 @@ func (g *Grammar) clap(args []string) (*Call, *SyntaxError) {
 			return nil, e
 		}
 		if c.Help {
-			return c, nil
+			break
 		}
+	}
+	c.Global.settle()
+	if c.Help {
+		return c, nil
 	}
 	// --version is a switch, whatever follows it has to be well-formed too.
 	version := c.Global.Bool("version")
@@ -75,11 +79,12 @@ func (c *Call) clapCommand(args []string) *SyntaxError {
 				return e
 			}
 			if c.Help {
-				c.Options.set = nil
+				c.Options = Options{table: c.Options.table}
 				return nil
 			}
 		}
 	}
+	c.Options.settle()
 	return c.finish(positional)
 }
 
@@ -142,14 +147,14 @@ func (c *Call) clapTake(o *Options, opt *Option, word, value string, given bool,
 	default:
 		value, args = args[0], args[1:]
 	}
-	if o.Has(opt.Name) && !opt.Repeat && opt.Name != "log" {
+	if _, twice := o.seen[opt]; twice && !opt.Repeat && opt.Name != "log" {
 		return nil, c.failure(Repeated, word, "option --%s is given twice", opt.Name)
 	}
 	if e := c.take(o, opt, word, value); e != nil {
 		return nil, e
 	}
 	if opt.Name == "help" {
-		o.Delete("help")
+		o.set = o.set[:len(o.set)-1]
 		c.Help = true
 	}
 	return args, nil

@@ -16,14 +16,14 @@ import (
 func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 	switch g.Reorder {
 	case ReorderDash:
-		return asError(g.goFlag(args, reorderDash))
+		return asError(g.goFlag(args, ReorderDash))
 	case ReorderKnown:
-		return asError(g.goFlag(args, reorderKnown))
+		return asError(g.goFlag(args, ReorderKnown))
 	}
 	// It is not known which way the runtime was built. What one way refuses, the
 	// other may have: the rebuilt line is read the same by both.
-	known, errKnown := g.goFlag(args, reorderKnown)
-	dash, errDash := g.goFlag(args, reorderDash)
+	known, errKnown := g.goFlag(args, ReorderKnown)
+	dash, errDash := g.goFlag(args, ReorderDash)
 	switch {
 	case errKnown != nil && errDash != nil:
 		return nil, errKnown
@@ -36,6 +36,12 @@ func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 		e.Hint = "write options as --name=value, before the container ID"
 		return nil, e
 	}
+	for _, name := range known.Names() {
+		if !slices.Equal(known.Values(name), dash.Values(name)) {
+			e := known.failure(AmbiguousOrder, "", "option --%s has an empty value among others, which versions of %s read in different ways", name, g.Runtime)
+			return nil, e
+		}
+	}
 	return known, nil
 }
 
@@ -47,9 +53,7 @@ func asError(c *Call, e *SyntaxError) (*Call, error) {
 	return c, nil
 }
 
-type reorder func(cmd *Command, args []string) []string
-
-func (g *Grammar) goFlag(args []string, move reorder) (*Call, *SyntaxError) {
+func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *SyntaxError) {
 	c := &Call{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.goFlags(&c.Global, args)
@@ -64,8 +68,13 @@ func (g *Grammar) goFlag(args []string, move reorder) (*Call, *SyntaxError) {
 		return nil, e
 	}
 	rest = rest[1:]
-	if !c.command.InOrder {
-		rest = move(c.command, rest)
+	c.Options.drops = how == ReorderKnown
+	switch {
+	case c.command.InOrder:
+	case how == ReorderDash:
+		rest = reorderDash(rest)
+	default:
+		rest = reorderKnown(c.command, rest)
 	}
 	rest, e = c.goFlags(&c.Options, rest)
 	if e != nil {
@@ -132,6 +141,7 @@ func (c *Call) goFlags(o *Options, args []string) (rest []string, e *SyntaxError
 			return nil, e
 		}
 	}
+	o.settle()
 	return args, nil
 }
 
@@ -157,7 +167,7 @@ func goFlagNamed(table []Option, name string) *Option {
 // if that has no dash.
 //
 // Source: urfave/cli v1.22.1, command.go reorderArgs.
-func reorderDash(_ *Command, args []string) []string {
+func reorderDash(args []string) []string {
 	var front, back []string
 	value := false
 	for i, word := range args {

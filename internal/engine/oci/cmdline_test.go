@@ -4,6 +4,7 @@ package oci
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -55,6 +56,8 @@ func TestParse(t *testing.T) {
 		{"runc", "kill -a -- X -a", "kill --all=true -- -a X", 0, "-a", Pass},
 		{"runc 1.1", "kill -a -- X -a", "kill --all=true -- X -a", 0, "X", Pass},
 		{"runc any", "kill -a -- X -a", "", AmbiguousOrder, "", 0},
+		{"runc any", "exec --env= --env=A ID cmd", "", AmbiguousOrder, "", 0},
+		{"runc any", "exec --env= ID cmd", "exec --env= -- ID cmd", 0, "ID", Exec},
 		// Abbreviations.
 		{"crun 1.8", "run --bund=B ID", "run --bundle=B -- ID", 0, "ID", Run},
 		{"crun 1.8", "exec --use 0 ID cmd", "exec --user=0 -- ID cmd", 0, "ID", Exec},
@@ -182,6 +185,46 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestLongLine wants a line as long as the kernel lets it be read in no more than
+// time that grows with its length: a quadratic reader would take minutes.
+func TestLongLine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
+	all := grammars()
+	for _, name := range []string{"runc", "crun", "youki"} {
+		g := all[name]
+		line := []string{"exec"}
+		for range 100_000 {
+			line = append(line, "-e", "A=B")
+			if g.Syntax != SyntaxClap {
+				line = append(line, "-d")
+			}
+		}
+		line = append(line, "ID", "cmd")
+		c, err := Parse(g, line)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := len(c.Argv()); n < 100_000 || n > 100_010 {
+			t.Errorf("%s: %d words were rebuilt", name, n)
+		}
+	}
+}
+
+func TestHelpTopic(t *testing.T) {
+	for line, want := range map[string]string{"run --help": "run true", "--help": " true", "help": " true", "help run": "run true", "list": " false"} {
+		c, err := Parse(Runc(ReorderKnown), strings.Fields(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		topic, asked := c.HelpTopic()
+		if got := fmt.Sprintf("%s %v", topic, asked); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
+
 func TestErrorsNameTheWord(t *testing.T) {
 	tests := []struct{ grammar, line, want string }{
 		{"runc", "run --bundel B ID", `command line of runc run: unknown option "--bundel" (did you mean --bundle?)`},
@@ -271,6 +314,12 @@ func TestValuesAsTheRuntimeTakesThem(t *testing.T) {
 		}
 		if got := c.Values("env"); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+		if c, err = Parse(Runc(ReorderDash), strings.Fields(line)); err != nil {
+			t.Fatal(err)
+		}
+		if got, all := c.Values("env"), strings.Count(line, "--env="); len(got) != all {
+			t.Errorf("%s: %q in the older way, want %d values", line, got, all)
 		}
 	}
 }
