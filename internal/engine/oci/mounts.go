@@ -46,7 +46,7 @@ var (
 const (
 	maxMounts = 4096
 	maxLinks  = 255
-	maxSteps  = 1 << 20
+	maxSteps  = 1 << 19 // of 32 bytes of path each
 )
 
 // Root is the root of a container.
@@ -217,7 +217,7 @@ type walker struct {
 // host is the path on the host of a path inside, which has no links.
 func (w *walker) host(p string) (string, bool) {
 	for dir := p; ; dir = path.Dir(dir) {
-		w.steps++
+		w.steps += 1 + len(dir)/32
 		if source, mounted := w.at[dir]; mounted {
 			return source + p[len(strings.TrimSuffix(dir, "/")):], source != unknownContent
 		}
@@ -233,6 +233,9 @@ func (w *walker) host(p string) (string, bool) {
 //
 // Source: filepath-securejoin (runc); openat2(2), RESOLVE_IN_ROOT (crun).
 func (w *walker) resolve(dest string) (string, error) {
+	if len(dest) > unix.PathMax {
+		return "", errTooMany
+	}
 	cur, rest, links := "/", dest, 0
 	for rest != "" {
 		var comp string
