@@ -113,6 +113,10 @@ func (r Range) Contains(s Range) bool {
 // IsValid reports whether the high level dominates the low one.
 func (r Range) IsValid() bool { return r.High.Dominates(r.Low) }
 
+// Single returns the level of a range that has one; ok is false when the high
+// level is another than the low one.
+func (r Range) Single() (l Level, ok bool) { return r.High, r.High == r.Low }
+
 // String prints the range canonically: one level when both are equal,
 // otherwise "low-high".
 func (r Range) String() string { return string(r.append(nil)) }

@@ -4,7 +4,9 @@ package strictjson
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -91,13 +93,22 @@ func (s *structInfo) collect(t reflect.Type, prefix []int) {
 
 // nearest is the member that a name may have been meant for, empty for none.
 func (s *structInfo) nearest(name string) string {
+	return Nearest(name, slices.Sorted(maps.Keys(s.byName)))
+}
+
+// Nearest returns the candidate that a misspelled name was most likely meant for,
+// the first of equals; empty when none is near.
+func Nearest(name string, candidates []string) string {
 	if len(name) > maxPathName {
 		return ""
 	}
 	best, bound := "", len(name)/3+2
-	for known := range s.byName {
-		if n := distance(name, known); n < bound || n == bound && best != "" && known < best {
-			best, bound = known, n
+	for _, c := range candidates {
+		if len(c) > 2*maxPathName {
+			continue
+		}
+		if n := distance(name, c); n < bound {
+			best, bound = c, n
 		}
 	}
 	return best

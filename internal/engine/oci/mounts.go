@@ -46,7 +46,7 @@ var (
 const (
 	maxMounts = 4096
 	maxLinks  = 255
-	maxSteps  = 1 << 20
+	maxSteps  = 1 << 19 // of 32 bytes of path each
 )
 
 // Root is the root of a container.
@@ -146,17 +146,23 @@ type Mount struct {
 // is absolute, as [Edit] leaves it. A destination or source that cannot be
 // resolved is a [*MountError].
 func Mounted(s *specs.Spec) ([]Mount, error) {
+	out, _, err := mounted(s)
+	return out, err
+}
+
+// mounted also returns who follows paths with all mounts in place.
+func mounted(s *specs.Spec) ([]Mount, *walker, error) {
 	if s.Root == nil || !filepath.IsAbs(s.Root.Path) {
-		return nil, errNoRoot
+		return nil, nil, errNoRoot
 	}
 	if len(s.Mounts) > maxMounts {
-		return nil, errTooMany
+		return nil, nil, errTooMany
 	}
-	w := walker{root: s.Root.Path, at: map[string]string{}}
+	w := &walker{root: s.Root.Path, at: map[string]string{}}
 	out := make([]Mount, 0, len(s.Mounts))
 	for i, m := range s.Mounts {
-		fail := func(err error) ([]Mount, error) {
-			return nil, &MountError{Index: i, Destination: m.Destination, Err: err}
+		fail := func(err error) ([]Mount, *walker, error) {
+			return nil, nil, &MountError{Index: i, Destination: m.Destination, Err: err}
 		}
 		dest, err := w.resolve(m.Destination)
 		if err != nil {
@@ -195,7 +201,7 @@ func Mounted(s *specs.Spec) ([]Mount, error) {
 		}
 		out = append(out, asked)
 	}
-	return out, nil
+	return out, w, nil
 }
 
 // below reports whether p is below dir; both are clean and absolute.
@@ -217,7 +223,7 @@ type walker struct {
 // host is the path on the host of a path inside, which has no links.
 func (w *walker) host(p string) (string, bool) {
 	for dir := p; ; dir = path.Dir(dir) {
-		w.steps++
+		w.steps += 1 + len(dir)/32
 		if source, mounted := w.at[dir]; mounted {
 			return source + p[len(strings.TrimSuffix(dir, "/")):], source != unknownContent
 		}
@@ -233,6 +239,9 @@ func (w *walker) host(p string) (string, bool) {
 //
 // Source: filepath-securejoin (runc); openat2(2), RESOLVE_IN_ROOT (crun).
 func (w *walker) resolve(dest string) (string, error) {
+	if len(dest) > unix.PathMax {
+		return "", errTooMany
+	}
 	cur, rest, links := "/", dest, 0
 	for rest != "" {
 		var comp string
@@ -280,12 +289,13 @@ func (w *walker) resolve(dest string) (string, error) {
 //   - whatever is mounted at /proc and is no whole procfs: a mount of the type proc,
 //     or a bind of the root of one
 //   - whatever is mounted over the root
+//   - device nodes at or below /proc, which runtimes mount where they cannot be made
 //
 // A destination is taken as it is written, shortened, and with the links of the
 // root and of earlier mounts followed. The root's path is absolute, as [Edit]
 // leaves it. The error is a [*MountError].
 func CheckMounts(s *specs.Spec) error {
-	mounts, err := Mounted(s)
+	mounts, w, err := mounted(s)
 	if err != nil {
 		return err
 	}
@@ -297,6 +307,23 @@ func CheckMounts(s *specs.Spec) error {
 					err = fmt.Errorf("%w (it is %s)", err, dest)
 				}
 				return &MountError{Index: m.Index, Destination: written, Err: err}
+			}
+		}
+	}
+	if s.Linux == nil {
+		return nil
+	}
+	if len(s.Linux.Devices) > maxMounts {
+		return errTooMany
+	}
+	for i, d := range s.Linux.Devices {
+		at, err := w.resolve(d.Path)
+		if err != nil {
+			return fmt.Errorf("linux.devices[%d] at %q: %w", i, d.Path, err)
+		}
+		for _, dest := range []string{at, path.Clean("/" + d.Path)} {
+			if dest == "/proc" || below(dest, "/proc") {
+				return fmt.Errorf("linux.devices[%d] at %q: %w", i, d.Path, ErrBelowProc)
 			}
 		}
 	}

@@ -95,6 +95,12 @@ func TestCheckMounts(t *testing.T) {
 			}
 		})
 	}
+	for dev, want := range map[string]error{"/dev/kvm": nil, "/proc/kcore": ErrBelowProc, "dev/../proc": ErrBelowProc, "/foo/1": ErrBelowProc, "/loop": errLinks} {
+		s := &specs.Spec{Root: &specs.Root{Path: root}, Linux: &specs.Linux{Devices: []specs.LinuxDevice{{Path: dev}}}}
+		if err := CheckMounts(s); !errors.Is(err, want) {
+			t.Errorf("device %s: %v, want %v", dev, err, want)
+		}
+	}
 	if err := CheckMounts(&specs.Spec{Root: &specs.Root{Path: "rel"}}); err == nil {
 		t.Error("a relative root")
 	}
