@@ -141,7 +141,7 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 		runtime: rt,
 		expect:  hold.Expect{Step: c.Handed, Hooks: m.Hooks, Inside: inside},
 		verify: func(pid int) error {
-			if err := c.host.verify(pid, *c.Asked); err != nil {
+			if err := c.host.verify(pid, *c.Asked, !c.Handed.IsZero()); err != nil {
 				return err
 			}
 			return c.verified(pid)
@@ -205,7 +205,7 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 			return found && st.Status == "created", err
 		},
 		verify: func(pid int) error {
-			if err := h.verify(pid, asked); err != nil {
+			if err := h.verify(pid, asked, !c.Handed.IsZero()); err != nil {
 				return err
 			}
 			return this.verified(pid)
@@ -222,8 +222,12 @@ type Added struct {
 	asked       effective.State
 	step        handedOver
 	handed      hold.Identity
+	passed      int // descriptors that the caller passes on
 	file        string
 }
+
+// firstPassed is the first descriptor that is passed on.
+const firstPassed = 3
 
 // Add prepares to add a process to a container, with its last step under the
 // descriptor stepFD.
@@ -236,7 +240,7 @@ func (h *Host) Add(rec state.Record, stepFD int) (*Added, error) {
 		return nil, fmt.Errorf("container %s: its first process has ended", rec.ID)
 	}
 	// The labels are the container's own, whatever the host would say today.
-	a := &Added{host: h, record: rec, asked: asked, Confinement: bundle.Confinement{
+	a := &Added{host: h, record: rec, asked: asked, passed: stepFD - firstPassed, Confinement: bundle.Confinement{
 		Policy: rec.Policy.ForProcess(), ID: rec.Key, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor,
 	}}
 	if rec.EngineProfile != asked.AppArmor {
@@ -286,12 +290,12 @@ func (a *Added) Run(rt Runtime, p *specs.Process, command []string) (Outcome, er
 	if err != nil {
 		return Outcome{}, err
 	}
-	asked := a.asked
-	asked.Capabilities = effective.CapabilitiesOf(p)
+	asked := a.asked.ForProcess(p)
+	asked.FDs = a.passed
 	return held{
 		runtime:  rt,
 		expect:   hold.Expect{Step: a.handed, Inside: inside},
-		verify:   func(pid int) error { return a.host.verify(pid, asked) },
+		verify:   func(pid int) error { return a.host.verify(pid, asked, !a.handed.IsZero()) },
 		released: a.Close,
 	}.run()
 }

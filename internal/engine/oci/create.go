@@ -193,7 +193,8 @@ func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, e
 	if err := state.WriteFile(c.Path(bundleFolder, "config.json"), edited, 0o600); err != nil {
 		return effective.State{}, err
 	}
-	return launch.Ask(p, asked(spec)), nil
+	st := launch.Ask(p, asked(spec))
+	return st, st.AskMounts(spec, src.Folder)
 }
 
 // edit writes the runtime's bundle, and gives the root its label where the engine
@@ -208,6 +209,7 @@ func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.
 	if err != nil {
 		return st, fmt.Errorf("%s: %w", g.file, err)
 	}
+	st.FDs = w.passed.total()
 	return st, nil
 }
 
