@@ -24,8 +24,7 @@ func newInspectCommand(e *env) *cobra.Command {
 what was asked for. A difference that makes the container less confined than
 asked is marked with !!, and ends the command with exit code 1.
 
-NAME is the name or ID of a container that 'palisade ps' lists, or a beginning of
-it that fits no other.`,
+NAME is the name or ID of a container as 'palisade ps' lists it.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fail(errors.New("want the name of one container")).hint("'palisade ps' lists them")
@@ -38,9 +37,12 @@ it that fits no other.`,
 				return err
 			}
 			in, err := container.Inspect(dir, args[0])
-			if errors.Is(err, state.ErrNotFound) {
+			switch {
+			case errors.Is(err, state.ErrNotFound):
 				return fail(err).hint("'palisade ps' lists the containers")
-			} else if err != nil {
+			case errors.Is(err, state.ErrAmbiguous):
+				return fail(err).hint("take one of the names in the message")
+			case err != nil:
 				return err
 			}
 			if e.json {
@@ -60,22 +62,15 @@ func printInspection(out io.Writer, in container.Inspection) error {
 	fmt.Fprintf(out, "%s  %s  policy %s  label %s\n", shortID(in.ID), in.Status, in.Policy, in.Label)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\tLAYER\tASKED\tEFFECTIVE")
-	asked := layers(in.Asked)
-	var found [][2]string
-	if in.Effective != nil {
-		found = layers(*in.Effective)
-	}
-	for i, a := range asked {
+	for _, l := range in.Layers {
 		mark, value := "", "-"
-		if found != nil {
-			value = found[i][1]
+		if in.Effective != nil {
+			value = layerText(l.Layer, *in.Effective, true)
 		}
-		for _, m := range in.Mismatches {
-			if m.Layer == a[0] {
-				mark = "!!"
-			}
+		if len(l.Mismatches) > 0 {
+			mark = "!!"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", mark, a[0], oneLine(a[1]), oneLine(value))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", mark, l.Layer, oneLine(layerText(l.Layer, in.Asked, false)), oneLine(value))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -89,50 +84,74 @@ func printInspection(out io.Writer, in container.Inspection) error {
 	return nil
 }
 
-// layers is a state as pairs of layer and value, always the same layers in the
-// same order.
-func layers(s effective.State) [][2]string {
-	none := func(v string) string {
-		if v == "" {
-			return "none"
+// layerText shows one layer of what was asked, or of what was found.
+func layerText(layer string, s effective.State, found bool) string {
+	switch layer {
+	case "selinux":
+		if s.Permissive {
+			return orNothing(s.SELinux) + ", permissive"
 		}
-		return v
-	}
-	yes := func(b bool) string {
-		if b {
+		return orNothing(s.SELinux)
+	case "apparmor":
+		return orNothing(s.AppArmor)
+	case "seccomp":
+		return seccompText(s.Seccomp)
+	case "no_new_privileges":
+		if s.NoNewPrivileges {
 			return "yes"
 		}
 		return "no"
-	}
-	seccomp := s.Seccomp.Mode
-	if seccomp == effective.SeccompFilter {
-		seccomp = fmt.Sprintf("filter, %d installed", s.Seccomp.Filters)
-		if s.Seccomp.InstalledBy != "" {
-			seccomp = "filter by " + s.Seccomp.InstalledBy
+	case "capabilities":
+		return fmt.Sprintf("bounding %s, effective %s", s.Capabilities.Bounding.Hex(), s.Capabilities.Effective.Hex())
+	case "landlock":
+		switch {
+		case s.Landlock == nil:
+			return "none"
+		case len(s.Landlock.Missing) > 0:
+			return s.Landlock.String() + " without " + strings.Join(s.Landlock.Missing, ", ")
 		}
-		for _, h := range s.Seccomp.SHA256 {
-			seccomp += " " + h[:min(len(h), 12)]
+		return s.Landlock.String()
+	case "user":
+		return fmt.Sprintf("user %d, group %d", s.UID, s.GID)
+	case "mounts":
+		root := "writable root"
+		if s.ReadOnlyRoot {
+			root = "read-only root"
 		}
-	}
-	landlock := "none"
-	if s.Landlock != nil {
-		landlock = s.Landlock.String()
-		if len(s.Landlock.Missing) > 0 {
-			landlock += " without " + strings.Join(s.Landlock.Missing, ", ")
+		return fmt.Sprintf("%s, %d mounts, %d masked, %d read-only", root, len(s.Mounts), len(s.MaskedPaths), len(s.ReadOnlyPaths))
+	case "root":
+		if len(s.Outside) > 0 {
+			return strings.Join(s.Outside, " and ") + " outside"
 		}
+		return "inside"
+	case "descriptors":
+		if !found {
+			return fmt.Sprintf("%d passed", s.FDs)
+		}
+		return fmt.Sprintf("%d lead outside", len(s.Descriptors))
+	case "namespaces":
+		return orNothing(strings.Join(s.Namespaces, " "))
 	}
-	root := "writable root"
-	if s.ReadOnlyRoot {
-		root = "read-only root"
+	return ""
+}
+
+func seccompText(s effective.Seccomp) string {
+	if s.Mode != effective.SeccompFilter {
+		return orNothing(s.Mode)
 	}
-	return [][2]string{
-		{"selinux", none(s.SELinux)},
-		{"apparmor", none(s.AppArmor)},
-		{"seccomp", seccomp},
-		{"no_new_privileges", yes(s.NoNewPrivileges)},
-		{"capabilities", fmt.Sprintf("bounding %s, effective %s", s.Capabilities.Bounding.Hex(), s.Capabilities.Effective.Hex())},
-		{"landlock", landlock},
-		{"mounts", fmt.Sprintf("%s, %d masked, %d read-only", root, len(s.MaskedPaths), len(s.ReadOnlyPaths))},
-		{"namespaces", none(strings.Join(s.Namespaces, " "))},
+	text := fmt.Sprintf("filter, %d installed", s.Filters)
+	if s.InstalledBy != "" {
+		text = "filter by " + s.InstalledBy
 	}
+	for _, h := range s.SHA256 {
+		text += " " + h[:min(len(h), 12)]
+	}
+	return text
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
 }

@@ -66,12 +66,14 @@ type Inspection struct {
 	EngineProfile string `json:"engine_profile,omitempty"`
 	// Effective is nil when the container does not run.
 	Effective *effective.State `json:"effective"`
+	// Layers are both, by layer.
+	Layers []effective.Layer `json:"layers"`
 	// Mismatches are the places where less is in force than was asked for.
 	Mismatches []effective.Mismatch `json:"mismatches"`
 }
 
-// Inspect reads back from the kernel what confines a running container. The
-// error wraps [state.ErrNotFound].
+// Inspect reads back from the kernel what confines a running container. The error wraps [state.ErrNotFound], [state.ErrAmbiguous],
+// [state.ErrDamaged] or [state.ErrUnfinished].
 func Inspect(dir *state.Dir, name string) (Inspection, error) {
 	r, err := dir.Find(name)
 	if err != nil {
@@ -81,13 +83,19 @@ func Inspect(dir *state.Dir, name string) (Inspection, error) {
 	if in.Summary, err = summarize(r); err != nil {
 		return in, err
 	}
-	if r.Asked != nil {
-		in.Asked = *r.Asked
+	if in.Asked, err = r.Planned(); err != nil {
+		return in, err
+	}
+	in.Layers = effective.Layers(in.Asked, nil, time.Time{})
+	if _, err := dir.Step(r); err != nil {
+		return in, err // what is added to the container would run without it
 	}
 	if in.Status != "running" && in.Status != "paused" {
 		return in, nil
 	}
-	st, err := effective.Read(in.PID, in.Asked)
+	// What a process cannot leave needs no second witness while it is the same.
+	verified := !r.VerifiedAt.IsZero() && r.Init != nil && r.Init.PID == in.PID && r.Init.Alive()
+	st, err := effective.ReadWith(in.PID, in.Asked, effective.Options{Witness: effective.Witness{Verified: verified}})
 	if errors.Is(err, effective.ErrGone) {
 		in.Status, in.PID = "stopped", 0
 		return in, nil
@@ -95,6 +103,7 @@ func Inspect(dir *state.Dir, name string) (Inspection, error) {
 		return in, err
 	}
 	in.Effective = &st
+	in.Layers = effective.Layers(in.Asked, &st, time.Now().UTC())
 	in.Mismatches = effective.Compare(in.Asked, st)
 	return in, nil
 }

@@ -5,21 +5,28 @@
 //
 // Nothing is taken from what a runtime says that it did: labels and profiles
 // come from /proc/PID/attr, seccomp, capabilities and no_new_privs from
-// /proc/PID/status, the filters themselves through ptrace, mounts from
-// /proc/PID/mountinfo. Landlock is the exception: no kernel tells which domain a
-// process is in. It is inferred from a filter that the last step before the
-// workload installs only after it has entered the domain.
+// /proc/PID/status, the filters themselves through ptrace. Mounts are in
+// /proc/PID/mountinfo, and what is mounted is told by its identity, the device and
+// inode, not by its name. What cannot be read is unknown, and unknown is a mismatch.
+//
+// No kernel tells which Landlock domain a process is in. That it is in one is
+// inferred from a filter that the last step before the workload installs only after
+// it has entered the domain, or from a [Witness]. Two more are told to nobody else: a
+// process's securebits, and whether it is dumpable.
 package effective
 
 import (
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/selinux"
 )
 
 // State is what confines a process, or what is asked to.
@@ -29,17 +36,37 @@ type State struct {
 	SELinux  string  `json:"selinux"`
 	AppArmor string  `json:"apparmor"`
 	Seccomp  Seccomp `json:"seccomp"`
+	// Permissive reports, of a process, that SELinux or its domain only logs.
+	Permissive bool `json:"permissive"`
 
 	NoNewPrivileges bool         `json:"no_new_privileges"`
 	Capabilities    Capabilities `json:"capabilities"`
 	Landlock        *Landlock    `json:"landlock"`
-	UID             uint32       `json:"uid"`
-	GID             uint32       `json:"gid"`
+	// UID and GID are the effective ones, and Groups the supplementary ones, as they
+	// are in the process's user namespace. Nil Groups are not asked about.
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups"`
 
-	ReadOnlyRoot bool `json:"read_only_root"`
-	// MaskedPaths and ReadOnlyPaths are those that exist.
+	// Root is the folder that is the container's root; nil is not asked about.
+	Root         *Mount `json:"root"`
+	ReadOnlyRoot bool   `json:"read_only_root"`
+	// MaskedPaths and ReadOnlyPaths are those that are so, or do not exist.
 	MaskedPaths   []string `json:"masked_paths"`
 	ReadOnlyPaths []string `json:"read_only_paths"`
+	// Mounts are asked for, or found: what is at the destinations that were asked
+	// for, and mounts at and below /proc, /sys and /dev. Nil are not asked about.
+	Mounts []Mount `json:"mounts"`
+	// Devices are asked for beside the usual ones, or the usual ones as found.
+	Devices []Mount `json:"devices"`
+	// Links are those of /proc, /sys, /dev and /dev/console that are links.
+	Links []string `json:"links"`
+	// Outside are those of "root" and "working directory" that are not within the
+	// container's mounts, Descriptors the descriptors of files that are not.
+	Outside     []string     `json:"outside"`
+	Descriptors []Descriptor `json:"descriptors"`
+	// FDs is the number of descriptors, from 3 on, that are passed on purpose.
+	FDs int `json:"fds"`
 	// Namespaces are the kinds that the process does not share with the reader.
 	Namespaces []string `json:"namespaces"`
 }
@@ -56,6 +83,9 @@ type Seccomp struct {
 	// InstalledBy says who was to install the filter: palisade-init or the OCI
 	// runtime.
 	InstalledBy string `json:"installed_by,omitempty"`
+	// Witnessed reports, of a process whose hashes cannot be read, that a [Witness]
+	// shows which filters it has.
+	Witnessed bool `json:"witnessed,omitempty"`
 }
 
 // Capabilities are the five sets of a process.
@@ -87,7 +117,8 @@ const (
 	SeccompFilter   = "filter"
 )
 
-// Asked is what an OCI configuration asks of a runtime.
+// Asked is what an OCI configuration asks of a runtime, but for the identities of
+// files; see [State.AskMounts].
 func Asked(s *specs.Spec) State {
 	st := State{Seccomp: Seccomp{Mode: SeccompDisabled}, MaskedPaths: []string{}, ReadOnlyPaths: []string{}, Namespaces: []string{}}
 	if p := s.Process; p != nil {
@@ -97,6 +128,7 @@ func Asked(s *specs.Spec) State {
 		}
 		st.NoNewPrivileges = p.NoNewPrivileges
 		st.UID, st.GID = p.User.UID, p.User.GID
+		st.Groups = groups(p)
 		st.Capabilities = CapabilitiesOf(p)
 	}
 	st.ReadOnlyRoot = s.Root != nil && s.Root.Readonly
@@ -117,6 +149,16 @@ func Asked(s *specs.Spec) State {
 	slices.Sort(st.Namespaces)
 	return st
 }
+
+// ForProcess is what is to be in force on a process that is added to a container of
+// which st was asked.
+func (st State) ForProcess(p *specs.Process) State {
+	st.Capabilities = CapabilitiesOf(p)
+	st.UID, st.GID, st.Groups = p.User.UID, p.User.GID, groups(p)
+	return st
+}
+
+func groups(p *specs.Process) []uint32 { return append([]uint32{p.User.GID}, p.User.AdditionalGids...) }
 
 // CapabilitiesOf are the capabilities that p asks for.
 func CapabilitiesOf(p *specs.Process) Capabilities {
@@ -152,10 +194,82 @@ func namespaceFile(kind string) string {
 	return kind
 }
 
+// AskMounts adds the root, the mounts and the devices of a configuration in the folder
+// bundle, with the identities that the files of the host have now, in the mount
+// namespace of the calling thread. What an engine exchanges afterwards is found to be
+// another file.
+func (st *State) AskMounts(s *specs.Spec, bundle string) error {
+	identify := func(m *Mount, p string) error {
+		if !path.IsAbs(p) {
+			p = path.Join(bundle, p)
+		}
+		fd, err := unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: p, Err: err}
+		}
+		n, err := look(fd)
+		if err != nil {
+			return &fs.PathError{Op: "stat", Path: p, Err: err}
+		}
+		defer n.close()
+		m.Bind, m.Dev, m.Ino = true, n.dev(), n.Ino
+		return nil
+	}
+	if s.Root != nil {
+		st.Root = &Mount{Destination: "/"}
+		if err := identify(st.Root, s.Root.Path); err != nil {
+			return fmt.Errorf("root: %w", err)
+		}
+	}
+	st.Mounts, st.Devices = []Mount{}, []Mount{}
+	for _, m := range s.Mounts {
+		a := Mount{Destination: m.Destination, Type: m.Type}
+		bind, remount := m.Type == "bind", false
+		for _, o := range m.Options {
+			switch o {
+			case "bind":
+				bind = true
+			case "rbind":
+				bind, a.Recursive = true, true
+			case "ro", "rro":
+				a.ReadOnly = true
+			case "rw":
+				a.ReadOnly = false
+			case "remount":
+				remount = true
+			}
+		}
+		switch {
+		case remount:
+			continue
+		case bind:
+			a.Type = ""
+			if err := identify(&a, m.Source); err != nil {
+				return fmt.Errorf("mount at %.128s: %w", m.Destination, err)
+			}
+		}
+		// Of two at one place the later is above.
+		st.Mounts = slices.DeleteFunc(st.Mounts, func(o Mount) bool { return path.Clean(o.Destination) == path.Clean(a.Destination) })
+		st.Mounts = append(st.Mounts, a)
+	}
+	if s.Linux != nil {
+		for _, d := range s.Linux.Devices {
+			kind := KindOther
+			switch d.Type {
+			case "c", "u":
+				kind = KindChar
+			case "b":
+				kind = KindBlock
+			}
+			st.Devices = append(st.Devices, Mount{Destination: path.Clean(d.Path), Kind: kind, Device: Device{uint32(d.Major), uint32(d.Minor)}})
+		}
+	}
+	return nil
+}
+
 // Mismatch is one place where less is in force than was asked for.
 type Mismatch struct {
-	// Layer is selinux, apparmor, seccomp, no_new_privileges, capabilities,
-	// landlock, mounts or namespaces.
+	// Layer is one of [LayerNames].
 	Layer     string `json:"layer"`
 	Asked     string `json:"asked"`
 	Effective string `json:"effective"`
@@ -192,18 +306,8 @@ func Compare(asked, effective State) []Mismatch {
 	out := []Mismatch{}
 	add := func(layer, a, e, why string) { out = append(out, Mismatch{layer, a, e, why}) }
 
-	if asked.SELinux != "" && asked.SELinux != effective.SELinux {
-		add("selinux", asked.SELinux, orNone(effective.SELinux), "the process runs under another SELinux context")
-	}
-	if asked.AppArmor != "" {
-		name, mode, _ := strings.Cut(effective.AppArmor, " (")
-		switch {
-		case name != strings.TrimSuffix(asked.AppArmor, " (enforce)"):
-			add("apparmor", asked.AppArmor, orNone(effective.AppArmor), "the process is not confined by the profile")
-		case mode != "" && mode != "enforce)":
-			add("apparmor", asked.AppArmor, effective.AppArmor, "the profile does not enforce")
-		}
-	}
+	out = append(out, compareSELinux(asked, effective)...)
+	out = append(out, compareAppArmor(asked.AppArmor, effective.AppArmor)...)
 	out = append(out, compareSeccomp(asked.Seccomp, effective.Seccomp)...)
 	if asked.NoNewPrivileges && !effective.NoNewPrivileges {
 		add("no_new_privileges", "yes", "no", "execve may give the process more privileges")
@@ -225,43 +329,122 @@ func Compare(asked, effective State) []Mismatch {
 	if asked.Landlock != nil {
 		switch e := effective.Landlock; {
 		case e == nil:
-			add("landlock", asked.Landlock.String(), "none", "the last step before the workload has not entered a domain")
+			add("landlock", asked.Landlock.String(), "unknown", "nothing shows that the last step before the workload has entered a domain")
 		case asked.Landlock.HandledFS&^e.HandledFS != 0 || asked.Landlock.HandledNet&^e.HandledNet != 0 || asked.Landlock.Scoped&^e.Scoped != 0:
 			add("landlock", asked.Landlock.String(), e.String(), "the domain denies less")
 		}
 	}
-	if asked.ReadOnlyRoot && !effective.ReadOnlyRoot {
-		add("mounts", "read-only root", "writable root", "the root can be written to")
-	}
-	for _, p := range missing(asked.MaskedPaths, effective.MaskedPaths) {
-		add("mounts", "masked "+p, "visible", "the path can be read")
-	}
-	for _, p := range missing(asked.ReadOnlyPaths, effective.ReadOnlyPaths) {
-		add("mounts", "read-only "+p, "writable", "the path can be written to")
-	}
+	out = append(out, compareUser(asked, effective)...)
+	out = append(out, compareMounts(asked, effective)...)
+	out = append(out, compareInside(asked, effective)...)
 	for _, n := range missing(asked.Namespaces, effective.Namespaces) {
 		add("namespaces", n, "shared", "the process is in the same "+n+" namespace as the host")
 	}
 	return out
 }
 
-func compareSeccomp(asked, effective Seccomp) []Mismatch {
-	if asked.Mode != SeccompFilter {
+// compareSELinux compares contexts by what they mean: categories have no order.
+func compareSELinux(asked, effective State) []Mismatch {
+	if asked.SELinux == "" {
 		return nil
 	}
-	if effective.Mode == SeccompStrict {
+	want, err1 := selinux.ParseContext(asked.SELinux)
+	have, err2 := selinux.ParseContext(effective.SELinux)
+	switch {
+	case err1 != nil || err2 != nil || want != have:
+		return []Mismatch{{"selinux", asked.SELinux, orNone(effective.SELinux), "the process runs under another SELinux context"}}
+	case effective.Permissive:
+		return []Mismatch{{"selinux", asked.SELinux, effective.SELinux + ", permissive", "SELinux logs what it would deny"}}
+	}
+	return nil
+}
+
+// compareAppArmor wants the profile in a mode that denies.
+//
+// Source: security/apparmor/label.c, aa_label_printk; policy.c, aa_profile_mode_names.
+func compareAppArmor(asked, effective string) []Mismatch {
+	if asked == "" {
+		return nil
+	}
+	name, mode, _ := strings.Cut(effective, " (")
+	switch {
+	case name != strings.TrimSuffix(asked, " (enforce)"):
+		return []Mismatch{{"apparmor", asked, orNone(effective), "the process is not confined by the profile"}}
+	case mode != "enforce)" && mode != "kill)":
+		return []Mismatch{{"apparmor", asked, effective, "the profile does not enforce"}}
+	}
+	return nil
+}
+
+// compareUser wants the user and groups that were asked for. The superuser may become
+// another one, and with CAP_SETGID give itself groups.
+func compareUser(asked, effective State) []Mismatch {
+	var out []Mismatch
+	root := asked.UID == 0
+	if !root && asked.UID != effective.UID {
+		out = append(out, Mismatch{"user", fmt.Sprint("user ", asked.UID), fmt.Sprint("user ", effective.UID), "the process runs as another user"})
+	}
+	if !root && asked.GID != effective.GID {
+		out = append(out, Mismatch{"user", fmt.Sprint("group ", asked.GID), fmt.Sprint("group ", effective.GID), "the process runs with another group"})
+	}
+	if asked.Groups == nil || root && asked.Capabilities.Bounding.Has(caps.Setgid) {
+		return out
+	}
+	var more []uint32
+	for _, g := range effective.Groups {
+		if !slices.Contains(asked.Groups, g) {
+			more = append(more, g)
+		}
+	}
+	if len(more) > 0 {
+		out = append(out, Mismatch{"user", fmt.Sprint("groups ", asked.Groups), fmt.Sprint("groups ", effective.Groups), fmt.Sprint("the process has the groups ", more, " in addition")})
+	}
+	return out
+}
+
+// compareInside wants nothing of the host within reach that was not passed on purpose.
+func compareInside(asked, effective State) []Mismatch {
+	var out []Mismatch
+	for _, what := range effective.Outside {
+		out = append(out, Mismatch{"root", what + " inside", what + " outside", "it is not within the container's mounts"})
+	}
+	const standard = 3
+	for _, d := range effective.Descriptors {
+		switch {
+		case d.FD < standard && d.Kind != KindFolder:
+		case d.FD >= standard && d.FD < standard+asked.FDs:
+		default:
+			out = append(out, Mismatch{"descriptors", "none", fmt.Sprintf("descriptor %d: %s %.128q", d.FD, d.Kind, d.Path), fmt.Sprintf("descriptor %d leads outside", d.FD)})
+		}
+	}
+	return out
+}
+
+func compareSeccomp(asked, effective Seccomp) []Mismatch {
+	if asked.Mode != SeccompFilter || effective.Mode == SeccompStrict {
 		return nil
 	}
 	if effective.Mode != SeccompFilter {
-		return []Mismatch{{"seccomp", "filter", effective.Mode, "no system call is filtered"}}
+		return []Mismatch{{"seccomp", "filter", orNone(effective.Mode), "system calls are not filtered"}}
 	}
-	if effective.Filters >= 0 && effective.Filters < asked.Filters {
-		return []Mismatch{{"seccomp", fmt.Sprintf("%d filters", asked.Filters), fmt.Sprintf("%d filters", effective.Filters), "a filter is missing"}}
+	filters := effective.Filters
+	if filters < 0 && effective.SHA256 != nil {
+		filters = len(effective.SHA256)
 	}
-	if effective.SHA256 != nil {
-		for _, h := range missing(asked.SHA256, effective.SHA256) {
-			return []Mismatch{{"seccomp", "filter " + h, "filters " + strings.Join(effective.SHA256, " "), "another filter is installed"}}
-		}
+	switch {
+	case filters < 0:
+		return []Mismatch{{"seccomp", fmt.Sprintf("%d filters", asked.Filters), "unknown", "the kernel does not tell how many filters there are"}}
+	case filters < asked.Filters:
+		return []Mismatch{{"seccomp", fmt.Sprintf("%d filters", asked.Filters), fmt.Sprintf("%d filters", filters), "a filter is missing"}}
+	case asked.SHA256 == nil:
+		return nil // whoever compiled it does not tell
+	case effective.SHA256 == nil && effective.Witnessed:
+		return nil
+	case effective.SHA256 == nil:
+		return []Mismatch{{"seccomp", fmt.Sprintf("%d known filters", len(asked.SHA256)), fmt.Sprintf("%d filters", filters), "the filters cannot be read, so they are unknown"}}
+	}
+	for _, h := range missing(asked.SHA256, effective.SHA256) {
+		return []Mismatch{{"seccomp", "filter " + h, "filters " + strings.Join(effective.SHA256, " "), "another filter is installed"}}
 	}
 	return nil
 }

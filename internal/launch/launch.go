@@ -293,8 +293,9 @@ func (h *Host) warn(err error) {
 }
 
 // verify compares a process that has not yet run with what was asked for.
-func (h *Host) verify(pid int, asked effective.State) error {
-	found, err := effective.ReadStopped(pid, asked)
+// step reports whether it has come from the last step that was handed over.
+func (h *Host) verify(pid int, asked effective.State, step bool) error {
+	found, err := effective.ReadWith(pid, asked, effective.Options{Stopped: true, Witness: effective.Witness{StepReached: step}})
 	if err != nil {
 		return fmt.Errorf("verify what is in force: %w", err)
 	}

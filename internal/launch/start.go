@@ -143,7 +143,7 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 		runtime: rt,
 		expect:  hold.Expect{Step: c.Handed, Hooks: m.Hooks, Inside: inside},
 		verify: func(pid int) error {
-			if err := c.host.verify(pid, *c.Asked); err != nil {
+			if err := c.host.verify(pid, *c.Asked, !c.Handed.IsZero()); err != nil {
 				return err
 			}
 			return c.verified(pid)
@@ -207,7 +207,7 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 			return found && st.Status == "created", err
 		},
 		verify: func(pid int) error {
-			if err := h.verify(pid, asked); err != nil {
+			if err := h.verify(pid, asked, !c.Handed.IsZero()); err != nil {
 				return err
 			}
 			return this.verified(pid)
@@ -225,8 +225,12 @@ type Added struct {
 	config      *laststep.Config
 	step        handedOver
 	handed      hold.Identity
+	passed      int // descriptors that the caller passes on
 	file        string
 }
+
+// firstPassed is the first descriptor that is passed on.
+const firstPassed = 3
 
 // Add prepares to add a process to a container, with its last step under the
 // descriptor stepFD.
@@ -239,7 +243,7 @@ func (h *Host) Add(rec state.Record, stepFD int) (*Added, error) {
 		return nil, fmt.Errorf("container %s: its first process has ended", rec.ID)
 	}
 	// The labels are the container's own, whatever the host would say today.
-	a := &Added{host: h, record: rec, asked: asked, Confinement: bundle.Confinement{
+	a := &Added{host: h, record: rec, asked: asked, passed: stepFD - firstPassed, Confinement: bundle.Confinement{
 		Policy: rec.Policy.ForProcess(), ID: rec.Key, Level: rec.Level, ProcessLabel: asked.SELinux, AppArmorProfile: asked.AppArmor,
 	}}
 	if rec.EngineProfile != asked.AppArmor {
@@ -258,7 +262,7 @@ func (h *Host) Add(rec state.Record, stepFD int) (*Added, error) {
 // it where the runtime reads it. Files are the last step and its configuration, for
 // the runtime to pass on; none without one.
 func (a *Added) Edited(raw []byte, p *specs.Process) (path string, files []*os.File, err error) {
-	a.asked.Capabilities = effective.CapabilitiesOf(p)
+	a.asked = a.asked.ForProcess(p)
 	if a.config != nil {
 		a.config.Capabilities = kept(a.asked.Capabilities)
 		if a.step, a.handed, err = openStep(a.config, bundle.StepLabel(a.host.Target)); err != nil {
@@ -300,10 +304,11 @@ func (a *Added) Run(rt Runtime, p *specs.Process) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	a.asked.FDs = a.passed
 	return held{
 		runtime:  rt,
 		expect:   hold.Expect{Step: a.handed, Inside: inside},
-		verify:   func(pid int) error { return a.host.verify(pid, a.asked) },
+		verify:   func(pid int) error { return a.host.verify(pid, a.asked, !a.handed.IsZero()) },
 		released: a.Close,
 	}.run()
 }

@@ -42,24 +42,34 @@ func Host(fsys fs.FS) ([]svirt.Observation, error) {
 	return out, errors.Join(errs...)
 }
 
-// level takes the level out of a context; "" when there is none.
-func level(context string) string {
-	parts := strings.SplitN(strings.TrimRight(context, "\x00\n"), ":", 4)
-	if len(parts) < 4 {
-		return ""
+// level is the range of a context, canonical; "" when it has no categories, or is no
+// context but an AppArmor profile. What has the form of a context and cannot be read
+// is an error: a label that is overlooked is given out again.
+func level(text string) (string, error) {
+	text = strings.TrimRight(text, "\x00\n")
+	const parts = 4
+	if strings.Count(text, ":") < parts-1 || strings.HasSuffix(text, ")") {
+		return "", nil
 	}
-	r, err := selinux.ParseRange(parts[3])
-	if err != nil || r.High.Categories.IsEmpty() {
-		return ""
+	c, err := selinux.ParseContext(text)
+	if err != nil {
+		return "", err
 	}
-	return r.String()
+	if c.Range.High.Categories.IsEmpty() {
+		return "", nil
+	}
+	return c.Range.String(), nil
 }
 
-func observation(source, id, context string) []svirt.Observation {
-	if l := level(context); l != "" {
-		return []svirt.Observation{{Source: source, ID: id, Level: l}}
+func observation(source, id, context string) ([]svirt.Observation, error) {
+	l, err := level(context)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", source, id, err)
 	}
-	return nil
+	if l == "" {
+		return nil, nil
+	}
+	return []svirt.Observation{{Source: source, ID: id, Level: l}}, nil
 }
 
 // processes reads /proc/PID/attr/current. A process that ends meanwhile is none.
@@ -69,6 +79,7 @@ func processes(fsys fs.FS) ([]svirt.Observation, error) {
 		return nil, fmt.Errorf("processes: %w", err)
 	}
 	var out []svirt.Observation
+	var errs []error
 	for _, e := range entries {
 		if name := e.Name(); name[0] < '0' || name[0] > '9' {
 			continue
@@ -77,9 +88,11 @@ func processes(fsys fs.FS) ([]svirt.Observation, error) {
 		if err != nil {
 			continue // gone, or no LSM that has labels
 		}
-		out = append(out, observation("process", e.Name(), string(b))...)
+		o, err := observation("process", e.Name(), string(b))
+		out = append(out, o...)
+		errs = append(errs, err)
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 func docker(fsys fs.FS) ([]svirt.Observation, error) {
@@ -88,15 +101,15 @@ func docker(fsys fs.FS) ([]svirt.Observation, error) {
 		if err := json.Unmarshal(b, &c); err != nil {
 			return nil, err
 		}
-		return either("docker", c.ID, c.ProcessLabel, c.MountLabel), nil
+		return either("docker", c.ID, c.ProcessLabel, c.MountLabel)
 	})
 }
 
 // either takes a container's process label, or where that was switched off the
 // label of its content.
-func either(source, id, process, mount string) []svirt.Observation {
-	if o := observation(source, id, process); o != nil {
-		return o
+func either(source, id, process, mount string) ([]svirt.Observation, error) {
+	if o, err := observation(source, id, process); o != nil || err != nil {
+		return o, err
 	}
 	return observation(source, id, mount)
 }
@@ -111,12 +124,15 @@ func podman(fsys fs.FS) ([]svirt.Observation, error) {
 			return nil, err
 		}
 		var out []svirt.Observation
+		var errs []error
 		for _, c := range list {
 			process, _ := c.Flags["ProcessLabel"].(string)
 			mount, _ := c.Flags["MountLabel"].(string)
-			out = append(out, either("podman", c.ID, process, mount)...)
+			o, err := either("podman", c.ID, process, mount)
+			out = append(out, o...)
+			errs = append(errs, err)
 		}
-		return out, nil
+		return out, errors.Join(errs...)
 	})
 }
 
@@ -136,7 +152,7 @@ func tasks(fsys fs.FS) ([]svirt.Observation, error) {
 			if source == "crio" {
 				id = path.Base(path.Dir(path.Dir(file)))
 			}
-			return either(source, id, spec.Process.SelinuxLabel, spec.Linux.MountLabel), nil
+			return either(source, id, spec.Process.SelinuxLabel, spec.Linux.MountLabel)
 		}
 	}
 	a, err1 := each(fsys, "containerd", "run/containerd/io.containerd.runtime.v2.task/*/*/config.json", read("containerd"))
@@ -154,7 +170,7 @@ func domains(fsys fs.FS) ([]svirt.Observation, error) {
 			return nil, err
 		}
 		if l := d.Label("selinux"); l != nil {
-			return either("libvirt", d.ID(), l.Label, l.ImageLabel), nil
+			return either("libvirt", d.ID(), l.Label, l.ImageLabel)
 		}
 		return nil, nil
 	}
@@ -188,7 +204,6 @@ func each(fsys fs.FS, source, pattern string, parse func(file string, b []byte) 
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", source, file, err))
-			continue
 		}
 		out = append(out, seen...)
 	}
@@ -214,14 +229,17 @@ const contentEntries = 64
 
 // Content observes the labels of files and folders: volumes. Of a folder the first
 // entries are looked at too, since what is copied there may have brought a label
-// along.
-func Content(paths []string) []svirt.Observation {
+// along. The error joins labels that cannot be read.
+func Content(paths []string) ([]svirt.Observation, error) {
 	var out []svirt.Observation
+	var errs []error
 	for _, p := range paths {
 		p = filepath.Clean(p)
 		seen := map[string]bool{}
 		for _, q := range append([]string{p}, entries(p)...) {
-			for _, o := range observation("content", q, label(q)) {
+			found, err := observation("content", q, label(q))
+			errs = append(errs, err)
+			for _, o := range found {
 				if !seen[o.Level] {
 					seen[o.Level] = true
 					out = append(out, o)
@@ -229,7 +247,7 @@ func Content(paths []string) []svirt.Observation {
 			}
 		}
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // label is a file's, not followed; "" for none.
@@ -255,5 +273,10 @@ func entries(dir string) []string {
 	return names
 }
 
-// Labelled tells whether a folder's label has the given level.
-func Labelled(dir, of string) bool { return level(label(dir)) == of }
+// Labelled reports whether a folder's label has the given level, however it is
+// spelled.
+func Labelled(dir, of string) bool {
+	l, err := level(label(dir))
+	want, werr := selinux.ParseRange(of)
+	return err == nil && werr == nil && l == want.String()
+}

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -160,28 +160,108 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-// TestThisHost reads the machine of the test. Others start and end containers
-// meanwhile, so what can be asked is that whatever is found is whole, and that the
-// label of this very process is found where there is one.
-func TestThisHost(t *testing.T) {
-	seen, err := All("/", nil)
+// TestConfirmThisHost observes this host: what go-selinux reads of the same processes,
+// and a folder that was given a label.
+func TestConfirmThisHost(t *testing.T) {
+	const want = "s0:c1022,c1023"
+	dir := t.TempDir()
+	labelled := unix.Setxattr(dir, "security.selinux", []byte("system_u:object_r:container_file_t:s0:c1023,c1022\x00"), 0)
+	if labelled != nil {
+		t.Logf("no label can be set in %s: %v", dir, labelled)
+	}
+	// Processes come and go: those that are there before and after must be seen.
+	before := processLevels(t)
+	seen, err := All("/", []svirt.Record{{ID: "noted", Level: want, Content: []string{dir}}})
 	if err != nil {
 		t.Logf("not all could be read: %v", err)
 	}
-	own, _ := os.ReadFile("/proc/self/attr/current")
-	_, err = selinux.ParseContext(strings.TrimRight(string(own), "\x00\n"))
-	labelled := err == nil
-	processes := 0
+	after := processLevels(t)
+	got := map[string]string{}
+	var content []svirt.Observation
 	for _, o := range seen {
-		if o.ID == "" || o.Level == "" || !slices.Contains([]string{"process", "docker", "podman", "containerd", "crio", "libvirt", "content"}, o.Source) {
-			t.Errorf("%+v", o)
-		}
-		if o.Source == "process" {
-			processes++
+		switch {
+		case o.Source == "process":
+			got[o.ID] = o.Level
+		case o.Source == "content" && o.ID == dir:
+			content = append(content, o)
 		}
 	}
-	if !labelled && processes > 0 {
-		t.Errorf("%d processes with a label, and this one has %q", processes, own)
+	for id, l := range before {
+		if after[id] == l && got[id] != l {
+			t.Errorf("process %s has %s, observed %q", id, l, got[id])
+		}
+	}
+	for id, l := range got {
+		// One that began and ended meanwhile is in neither.
+		if before[id] != "" && after[id] != "" && l != before[id] && l != after[id] {
+			t.Errorf("process %s was observed with %s, and has %q", id, l, before[id])
+		}
+	}
+	t.Logf("%d processes with a label of their own", len(got))
+	if labelled == nil && !slices.Equal(content, []svirt.Observation{{Source: "content", ID: dir, Level: want}}) {
+		t.Errorf("the folder: %v", content)
+	}
+	if labelled == nil && (!Labelled(dir, want) || !Labelled(dir, "s0:c1022.c1023") || Labelled(dir, "s0:c1022") || Labelled(dir, "x")) {
+		t.Error("the folder's label is not compared by what it means")
+	}
+}
+
+// processLevels are the ranges with categories of all processes, as another
+// implementation reads their contexts.
+func processLevels(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/attr/current")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no processes: %v", err)
+	}
+	out := map[string]string{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		c, err := selinux.NewContext(strings.TrimRight(string(b), "\x00\n"))
+		if err != nil || !strings.Contains(c["level"], ":") || strings.HasSuffix(c["level"], ")") {
+			continue
+		}
+		out[strings.Split(f, "/")[2]] = c["level"]
+	}
+	return out
+}
+
+// TestLevel reads contexts.
+func TestLevel(t *testing.T) {
+	for text, want := range map[string]string{
+		"u:r:t:s0:c2,c1\x00": "s0:c1,c2", "u:r:t:s0:c1.c2\n": "s0:c1,c2", "u:r:t:s0-s0:c0.c1023": "s0-s0:c0.c1023", "u:r:t:s0:c1,c2-s0:c1,c2": "s0:c1,c2",
+		"u:r:t:s0": "", "u:r:t": "", "": "", "unconfined": "", "docker-default (enforce)": "", ":ns:a:b:c (enforce)": "",
+		"u:r:t:s0:c2,c1 ": "error", "u:r:t:s0:c1,": "error", "u:r:t:s0:c99999": "error", "u::t:s0:c1": "error", "u:r:t:x:c1": "error",
+	} {
+		got, err := level(text)
+		if (err != nil) != (want == "error") || err == nil && got != want {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
+// TestUnreadable reports a label that cannot be read, and goes on.
+func TestUnreadable(t *testing.T) {
+	fsys := fstest.MapFS{}
+	for name, text := range map[string]string{
+		"proc/1/attr/current": "u:r:t:s0:c1,", "proc/2/attr/current": "u:r:t:s0:c1,c2",
+		"var/lib/docker/containers/d1/config.v2.json":                   `{"ID":"d1","ProcessLabel":"u:r:t:s0:c3,"}`,
+		"var/lib/containers/storage/overlay-containers/containers.json": `[{"id":"p1","flags":{"ProcessLabel":"u:r:t:s0:c4,"}},{"id":"p2","flags":{"ProcessLabel":"u:r:t:s0:c5,c6"}}]`,
+	} {
+		fsys[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	got, err := Host(fsys)
+	want := []svirt.Observation{{Source: "process", ID: "2", Level: "s0:c1,c2"}, {Source: "podman", ID: "p2", Level: "s0:c5,c6"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	for _, part := range []string{"process 1", "docker d1", "podman p1"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%v does not name %s", err, part)
+		}
 	}
 }
 

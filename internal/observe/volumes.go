@@ -33,7 +33,8 @@ func All(root string, records []svirt.Record) ([]svirt.Observation, error) {
 		dirs = append(dirs, filepath.Join(root, v))
 	}
 	slices.Sort(dirs)
-	return append(out, Content(slices.Compact(dirs))...), errors.Join(err, verr)
+	content, cerr := Content(slices.Compact(dirs))
+	return append(out, content...), errors.Join(err, verr, cerr)
 }
 
 // dockerRoot is where Docker keeps its state.

@@ -277,6 +277,7 @@ func (l *launch) become(controller, status string) error {
 		return err
 	}
 	l.call.set("security", pl.driver)
+	pl.asked.FDs = slot(l.call) - (unix.Stderr + 1) + slotSize
 	l.record.Asked = &pl.asked
 	if err := l.record.SaveStep(pl.step); err != nil {
 		return err

@@ -165,19 +165,19 @@ func (w *watcher) verify(pid int) error {
 	if w.init, err = unix.PidfdOpen(pid, 0); err != nil {
 		return fmt.Errorf("verify what is in force: %w", err)
 	}
-	// The record was locked by the process that has become the controller.
-	if err := w.remember(pid); err != nil {
-		return err
-	}
 	asked, err := w.record.Planned()
 	if err != nil {
 		return err
 	}
-	found, err := effective.Read(pid, asked)
+	found, err := effective.ReadWith(pid, asked, effective.Options{Witness: effective.Witness{StepReached: true}})
 	if err != nil {
 		return fmt.Errorf("verify what is in force: %w", err)
 	}
 	err = effective.Check(asked, found)
+	// The record was locked by the process that has become the controller.
+	if rerr := w.remember(pid, err == nil); rerr != nil {
+		return errors.Join(err, rerr)
+	}
 	if err != nil && w.onMismatch == "warn" {
 		report(fmt.Errorf("warning: domain %s: %w", w.record.ID, err))
 		return nil
@@ -185,8 +185,9 @@ func (w *watcher) verify(pid int) error {
 	return err
 }
 
-// remember writes the container's first process into the record.
-func (w *watcher) remember(pid int) error {
+// remember writes the container's first process into the record, and whether it is
+// confined as asked.
+func (w *watcher) remember(pid int, verified bool) error {
 	const tries, pause = 100, 10 * time.Millisecond
 	init, err := state.FindProcess(pid)
 	if err != nil {
@@ -204,6 +205,9 @@ func (w *watcher) remember(pid int) error {
 	}
 	defer c.Close()
 	c.Init = &init
+	if verified {
+		c.VerifiedAt = time.Now().UTC()
+	}
 	return c.Save()
 }
 

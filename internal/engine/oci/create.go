@@ -67,8 +67,8 @@ func (w *wrapper) create() (int, error) {
 	return w.exit(out.Code, err)
 }
 
-// given is a bundle as its engine has made it.
-type given struct {
+// inBundle is a bundle as its engine has made it.
+type inBundle struct {
 	bundle state.Bundle
 	raw    []byte
 	spec   *specs.Spec
@@ -77,8 +77,8 @@ type given struct {
 }
 
 // readBundle reads the configuration that the command line names, once.
-func (w *wrapper) readBundle() (*given, error) {
-	g := &given{file: w.call.ConfigFile(w.dirs())}
+func (w *wrapper) readBundle() (*inBundle, error) {
+	g := &inBundle{file: w.call.ConfigFile(w.dirs())}
 	folder := w.call.BundleDir(w.caller)
 	f, raw, err := readFile(g.file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +108,7 @@ func (w *wrapper) readBundle() (*given, error) {
 
 // refuseMounts refuses what would let the container decide what runs first, or reach
 // what is known of it.
-func (w *wrapper) refuseMounts(g *given) error {
+func (w *wrapper) refuseMounts(g *inBundle) error {
 	// The checks want the paths that the runtime gets.
 	_, spec, err := Edit(g.raw, bundle.Confinement{Root: g.root.Path}, g.bundle.Path)
 	if err == nil {
@@ -140,7 +140,7 @@ func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
 }
 
 // request says what the bundle asks for in the words of every engine.
-func (w *wrapper) request(g *given) (launch.Request, error) {
+func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 	spec := g.spec
 	p, err := w.policy(spec.Annotations)
 	if err != nil {
@@ -152,7 +152,7 @@ func (w *wrapper) request(g *given) (launch.Request, error) {
 			ID: w.call.ID, Engine: gc.EngineOCI, Bundle: g.bundle, Command: spec.Process.Args, Runtime: w.realRuntime(),
 		},
 		Profile: spec.Process.ApparmorProfile, Joins: joinedProcess(spec), ReadOnly: readOnly(spec), StepFD: w.passed.step(),
-		Compile: bundle.Request{HostNetwork: hostNetwork(spec), Writable: writable(spec)},
+		Compile: bundle.Request{HostNetwork: hostNetwork(spec), Writable: writableVolumes(spec)},
 	}
 	for _, m := range spec.Mounts {
 		r.Mounts = append(r.Mounts, m.Destination)
@@ -193,12 +193,13 @@ func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, e
 	if err := state.WriteFile(c.Path(bundleFolder, "config.json"), edited, 0o600); err != nil {
 		return effective.State{}, err
 	}
-	return launch.Ask(p, asked(spec)), nil
+	st := launch.Ask(p, asked(spec))
+	return st, st.AskMounts(spec, src.Folder)
 }
 
 // edit writes the runtime's bundle, and gives the root its label where the engine
 // knows none.
-func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.State, error) {
+func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *inBundle) (effective.State, error) {
 	if p.MountLabel != "" && (g.spec.Linux == nil || g.spec.Linux.MountLabel == "") {
 		if err := labelRoot(g.root.Path, p.MountLabel); err != nil {
 			return effective.State{}, fmt.Errorf("label the root: %w", err)
@@ -208,6 +209,7 @@ func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *given) (effective.
 	if err != nil {
 		return st, fmt.Errorf("%s: %w", g.file, err)
 	}
+	st.FDs = w.passed.total()
 	return st, nil
 }
 

@@ -265,7 +265,7 @@ func TestConfirmStrictJSONEnforced(t *testing.T) {
 // runnable writes a configuration that runs, unless an oddity is in its way.
 func (g *generator) runnable() []byte {
 	g.out.Reset()
-	g.odd = pick(g, 1, 2, 3)
+	g.odd = pickOne(g, 1, 2, 3)
 	plain := func(v any) func() {
 		return func() {
 			b, err := json.Marshal(v)
@@ -277,9 +277,9 @@ func (g *generator) runnable() []byte {
 	}
 	base := runnable()
 	// The kernel wants the sets to lie in one another.
-	all := pick(g, []string{}, []string{"CAP_CHOWN"}, []string{"CAP_KILL", "CAP_SYS_CHROOT"}, []string{"CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT"})
+	all := pickOne(g, []string{}, []string{"CAP_CHOWN"}, []string{"CAP_KILL", "CAP_SYS_CHROOT"}, []string{"CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT"})
 	set := plain(all)
-	ambient := plain(pick(g, []string{}, all))
+	ambient := plain(pickOne(g, []string{}, all))
 	filter := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"swapon"}, Action: specs.ActErrno}}}
 	// The frame is written by hand: without one of these nothing runs.
 	g.out.WriteString(`{"ociVersion":"1.0.0","mounts":`)

@@ -14,7 +14,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/launch"
 )
 
-func (w *wrapper) demands(g *given, r *launch.Request) error { return nil }
+func (w *wrapper) demands(g *inBundle, r *launch.Request) error { return nil }
 func asked(s *specs.Spec) effective.State                    { return effective.Asked(s) }
 
 const maxFile = 16 << 20

@@ -31,8 +31,8 @@ func sameAsOurs(path string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(theirs, ours)
 }
 
-// writable are the destinations of volumes that the engine mounts for writing.
-func writable(s *specs.Spec) []string {
+// writableVolumes are the destinations of volumes that the engine mounts for writing.
+func writableVolumes(s *specs.Spec) []string {
 	var out []string
 	for _, m := range s.Mounts {
 		ro, bind := false, m.Type == "bind"

@@ -225,7 +225,7 @@ type generator struct {
 	odd int
 }
 
-func pick[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
+func pickOne[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
 
 // strange reports whether an oddity goes in here, one time in n as long as there
 // are some left.
@@ -239,13 +239,13 @@ func (g *generator) strange(n int) bool {
 
 func (g *generator) document() []byte {
 	g.out.Reset()
-	g.odd = pick(g, 0, 0, 1, 1, 1, 2, 4)
+	g.odd = pickOne(g, 0, 0, 1, 1, 1, 2, 4)
 	if g.strange(40) {
 		g.out.WriteString("\ufeff")
 	}
 	g.spec()
 	if g.strange(15) {
-		g.out.WriteString(pick(g, " {}", "\n{\"process\":{\"noNewPrivileges\":false}}", "x", "\x00", "\x00{", " /* */", "]", ","))
+		g.out.WriteString(pickOne(g, " {}", "\n{\"process\":{\"noNewPrivileges\":false}}", "x", "\x00", "\x00{", " /* */", "]", ","))
 	}
 	out := bytes.Clone(g.out.Bytes())
 	if g.strange(30) {
@@ -259,10 +259,10 @@ func (g *generator) document() []byte {
 
 func (g *generator) blank() {
 	if g.IntN(8) == 0 {
-		g.out.WriteString(pick(g, " ", "\n", "\t", "\r\n"))
+		g.out.WriteString(pickOne(g, " ", "\n", "\t", "\r\n"))
 	}
 	if g.strange(400) {
-		g.out.WriteString(pick(g, "/* c */", "// c\n", "\v", "\u00a0", "\x00", ","))
+		g.out.WriteString(pickOne(g, "/* c */", "// c\n", "\v", "\u00a0", "\x00", ","))
 	}
 }
 
@@ -291,13 +291,13 @@ func (g *generator) object(members ...member) {
 	}
 	if len(list) > 0 && g.strange(4) {
 		// Another one of the same or nearly the same name.
-		m := pick(g, list...)
+		m := pickOne(g, list...)
 		m.name = g.alias(m.name)
 		at := g.IntN(len(list) + 1)
 		list = append(list[:at], append([]member{m}, list[at:]...)...)
 	}
 	if g.strange(10) {
-		list = append(list, member{pick(g, "novel", "x-y", "", "args", "process", "annotations"), func() { g.value(2) }})
+		list = append(list, member{pickOne(g, "novel", "x-y", "", "args", "process", "annotations"), func() { g.value(2) }})
 	}
 	g.out.WriteByte('{')
 	for i, m := range list {
@@ -357,13 +357,13 @@ func (g *generator) quoted(s string) {
 		case r == '"' || r == '\\':
 			fmt.Fprintf(&g.out, "\\%c", r)
 		case r < 0x20 || g.IntN(60) == 0 && r < 0x10000:
-			fmt.Fprintf(&g.out, pick(g, "\\u%04x", "\\u%04X"), r)
+			fmt.Fprintf(&g.out, pickOne(g, "\\u%04x", "\\u%04X"), r)
 		default:
 			g.out.WriteRune(r)
 		}
 	}
 	if g.strange(60) {
-		g.out.WriteString(pick(g, "\\u0000", "\\ud800", "\\udc00x", "\\ud83d\\ude00", "\xff", "\xc0\x80", "\xed\xa0\x80", "\x01", "\n", "\\x41", "\\u00zz", "\\/", "\u2028", "\\u0000\\ud800"))
+		g.out.WriteString(pickOne(g, "\\u0000", "\\ud800", "\\udc00x", "\\ud83d\\ude00", "\xff", "\xc0\x80", "\xed\xa0\x80", "\x01", "\n", "\\x41", "\\u00zz", "\\/", "\u2028", "\\u0000\\ud800"))
 	}
 	g.out.WriteByte('"')
 }
@@ -371,28 +371,28 @@ func (g *generator) quoted(s string) {
 func (g *generator) text(list ...string) func() {
 	return func() {
 		if g.strange(30) {
-			g.out.WriteString(pick(g, "null", "0", "true", "[]", "{}", "12e3"))
+			g.out.WriteString(pickOne(g, "null", "0", "true", "[]", "{}", "12e3"))
 			return
 		}
-		g.quoted(pick(g, list...))
+		g.quoted(pickOne(g, list...))
 	}
 }
 
 func (g *generator) boolean() {
-	g.out.WriteString(pick(g, "true", "false"))
+	g.out.WriteString(pickOne(g, "true", "false"))
 	if g.strange(20) {
-		g.out.WriteString(pick(g, "x", "0"))
+		g.out.WriteString(pickOne(g, "x", "0"))
 	}
 }
 
 func (g *generator) number(list ...string) func() {
 	return func() {
 		if g.strange(6) {
-			g.out.WriteString(pick(g, "1e3", "1.0", "1.5", "-0", "-1", "01", "0x10", "+1", "1E+2", "0.5e1", "4294967295", "4294967296", "9007199254740993", "9223372036854775807",
+			g.out.WriteString(pickOne(g, "1e3", "1.0", "1.5", "-0", "-1", "01", "0x10", "+1", "1E+2", "0.5e1", "4294967295", "4294967296", "9007199254740993", "9223372036854775807",
 				"9223372036854775808", "18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809", "1e400", `"1"`, "null", "true", "-", "99999999999999999999999"))
 			return
 		}
-		g.out.WriteString(pick(g, list...))
+		g.out.WriteString(pickOne(g, list...))
 	}
 }
 
@@ -423,11 +423,11 @@ func (g *generator) texts(list ...string) func() { return g.array(3, g.text(list
 func (g *generator) value(depth int) {
 	switch n := g.IntN(9); {
 	case n < 2:
-		g.out.WriteString(pick(g, "null", "true", "false", "null"))
+		g.out.WriteString(pickOne(g, "null", "true", "false", "null"))
 	case n < 4:
 		g.number("0", "1", "7")()
 	case n < 6 || depth == 0:
-		g.quoted(pick(g, "", "true", "1", "x", "SCMP_ACT_ALLOW"))
+		g.quoted(pickOne(g, "", "true", "1", "x", "SCMP_ACT_ALLOW"))
 	case n < 7:
 		g.array(2, func() { g.value(depth - 1) })()
 	case n < 8:
