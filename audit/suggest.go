@@ -306,7 +306,9 @@ func (r *AppArmorRecord) rule() (apparmor.Rule, string) {
 }
 
 // prefix is audit where the access was allowed and logged.
-func (r *AppArmorRecord) prefix() apparmor.Prefix { return apparmor.Prefix{Audit: r.Event == EventAudit} }
+func (r *AppArmorRecord) prefix() apparmor.Prefix {
+	return apparmor.Prefix{Audit: r.Event == EventAudit}
+}
 
 // execRule suggests to stay in the profile. Where the process should go
 // instead, only a person knows.
