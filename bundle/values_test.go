@@ -3,6 +3,7 @@
 package bundle_test
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 	"slices"
@@ -14,9 +15,9 @@ import (
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/cbpf"
+	"github.com/palisade-sec/palisade/internal/engine/oci"
 	"github.com/palisade-sec/palisade/landlock"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/oci"
 	"github.com/palisade-sec/palisade/seccomp"
 	"github.com/palisade-sec/palisade/seccomp/syscalls"
 	"github.com/palisade-sec/palisade/target"
@@ -90,7 +91,7 @@ const families = "unix inet inet6"
 var values = map[string][]value{
 	"name": {
 		{name: "no name", change: func(p *policy.Policy) { p.Name = "Web!" }, refused: `name "Web!"`},
-		{name: "named", change: func(p *policy.Policy) { p.Name = "web" }, shows: func(o outcome) bool { return o.spec.Annotations[oci.AnnotationPolicy] == "web" }},
+		{name: "named", change: func(p *policy.Policy) { p.Name = "web" }, shows: func(o outcome) bool { return o.plan.Policy.Name == "web" }},
 	},
 	"files.read": {
 		{name: "tree", change: files(func(f *policy.Files) { f.Read = []string{"/srv/**"} }), shows: func(o outcome) bool {
@@ -267,7 +268,7 @@ func network(families string, listen, connect []string) func(*policy.Policy) {
 
 func labelled(level string) func(outcome) bool {
 	return func(o outcome) bool {
-		return o.spec.Process.SelinuxLabel == "system_u:system_r:container_t:"+level && o.spec.Annotations[oci.AnnotationLabel] == level
+		return o.spec.Process.SelinuxLabel == "system_u:system_r:container_t:"+level && o.plan.Level == level
 	}
 }
 
@@ -338,11 +339,15 @@ func TestEveryValue(t *testing.T) {
 					t.Fatal(err)
 				}
 				all := caps.All.Names()
-				spec := &specs.Spec{
-					Root: &specs.Root{}, Linux: &specs.Linux{},
-					Process: &specs.Process{Args: []string{"true"}, Capabilities: &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}},
+				raw, err := json.Marshal(specs.Spec{
+					Version: "1.2.0", Root: &specs.Root{Path: "/root"}, Linux: &specs.Linux{Seccomp: r.Engine},
+					Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Capabilities: &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}},
+				})
+				if err != nil {
+					t.Fatal(err)
 				}
-				if err := oci.Apply(spec, plan.Confinement); err != nil {
+				_, spec, err := oci.Edit(raw, plan.Confinement, "/bundle")
+				if err != nil {
 					t.Fatal(err)
 				}
 				if !v.shows(outcome{plan, spec}) {
