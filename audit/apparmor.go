@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/palisade-sec/palisade/apparmor"
 	"github.com/palisade-sec/palisade/denial"
 )
 
@@ -18,11 +17,11 @@ import (
 // lines (from dbus-daemon) is one text with line ends in it.
 //
 // ok is false when the line is not a record of AppArmor at all. Event is
-// apparmor.EventInvalid when it is one that cannot be read to its end; the
+// EventInvalid when it is one that cannot be read to its end; the
 // fields up to there are set.
 //
 // Source: libraries/libapparmor/src/grammar.y and scanner.l.
-func AppArmor(line string) (rec apparmor.Record, ok bool) {
+func AppArmor(line string) (rec AppArmorRecord, ok bool) {
 	rec.FSUID, rec.OUID = -1, -1
 	line = strings.TrimRight(line, "\r\n")
 	at := strings.Index(line, "audit(")
@@ -70,9 +69,9 @@ func AppArmor(line string) (rec apparmor.Record, ok bool) {
 	}
 	rec.Event = fixed
 	if r.bad {
-		rec.Event = apparmor.EventInvalid
+		rec.Event = EventInvalid
 	}
-	return rec, r.apparmor || rec.Event != apparmor.EventInvalid
+	return rec, r.apparmor || rec.Event != EventInvalid
 }
 
 type identity struct {
@@ -100,25 +99,25 @@ func auditID(s string) (id identity, rest string, ok bool) {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-var eventNumbers = map[string]apparmor.Event{
-	"1501": apparmor.EventAudit, "1502": apparmor.EventAllowed, "1503": apparmor.EventDenied,
-	"1504": apparmor.EventHint, "1505": apparmor.EventStatus, "1506": apparmor.EventError,
+var eventNumbers = map[string]Event{
+	"1501": EventAudit, "1502": EventAllowed, "1503": EventDenied,
+	"1504": EventHint, "1505": EventStatus, "1506": EventError,
 }
 
-var eventTypes = map[string]apparmor.Event{
-	"APPARMOR_AUDIT": apparmor.EventAudit, "APPARMOR_ALLOWED": apparmor.EventAllowed,
-	"APPARMOR_DENIED": apparmor.EventDenied, "APPARMOR_HINT": apparmor.EventHint,
-	"APPARMOR_STATUS": apparmor.EventStatus, "APPARMOR_ERROR": apparmor.EventError,
+var eventTypes = map[string]Event{
+	"APPARMOR_AUDIT": EventAudit, "APPARMOR_ALLOWED": EventAllowed,
+	"APPARMOR_DENIED": EventDenied, "APPARMOR_HINT": EventHint,
+	"APPARMOR_STATUS": EventStatus, "APPARMOR_ERROR": EventError,
 }
 
-var eventWords = map[string]apparmor.Event{
-	"AUDIT": apparmor.EventAudit, "ALLOWED": apparmor.EventAllowed, "DENIED": apparmor.EventDenied,
-	"HINT": apparmor.EventHint, "STATUS": apparmor.EventStatus, "ERROR": apparmor.EventError,
+var eventWords = map[string]Event{
+	"AUDIT": EventAudit, "ALLOWED": EventAllowed, "DENIED": EventDenied,
+	"HINT": EventHint, "STATUS": EventStatus, "ERROR": EventError,
 }
 
 // reader goes through the key=value pairs of a record.
 type reader struct {
-	rec      *apparmor.Record
+	rec      *AppArmorRecord
 	text     string
 	pos      int
 	apparmor bool
@@ -359,13 +358,13 @@ func protocol(n int64) string {
 
 // FromAppArmor makes a denial of a record. ok is false for records that are no
 // requests: status messages and what could not be read.
-func FromAppArmor(r apparmor.Record, raw string) (d denial.Denial, ok bool) {
+func FromAppArmor(r AppArmorRecord, raw string) (d denial.Denial, ok bool) {
 	switch r.Event {
-	case apparmor.EventDenied:
+	case EventDenied:
 		d.Outcome = denial.Denied
-	case apparmor.EventAllowed:
+	case EventAllowed:
 		d.Outcome = denial.Allowed
-	case apparmor.EventAudit:
+	case EventAudit:
 		d.Outcome = denial.Audited
 	default:
 		return d, false

@@ -15,7 +15,7 @@ import (
 )
 
 // libapparmor prints a record as libapparmor's test driver does.
-func libapparmor(file string, r apparmor.Record) string {
+func libapparmor(file string, r AppArmorRecord) string {
 	var b strings.Builder
 	str := func(name, v string) {
 		if v != "" {

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/landlock"
 	"github.com/palisade-sec/palisade/policy"
 	"github.com/palisade-sec/palisade/seccomp"
 	"github.com/palisade-sec/palisade/seccomp/syscalls"
@@ -38,6 +39,12 @@ type Request struct {
 	Level string
 	// HostNetwork reports whether the container has the host's network.
 	HostNetwork bool
+	// BlockDevices reports that another layer denies block devices: the device control
+	// group of the container, see [BlockDevicesDenied].
+	BlockDevices bool
+	// Shared is the group under which Level was reserved; empty for a label of the
+	// container's own.
+	Shared string
 	// Writable are the volumes that may be written to whatever the policy's
 	// rules on files say.
 	Writable []string
@@ -86,6 +93,8 @@ type Plan struct {
 	// nothing.
 	Seccomp  *Filters
 	Landlock *Domain
+	// Holds says of each rule that Landlock could hold what holds it.
+	Holds []Hold
 }
 
 // Confinement is what is put into a container's configuration: a policy and what
@@ -140,31 +149,11 @@ type Step struct {
 	// AppArmor is the profile to change to, for starters that have not; empty for
 	// none.
 	AppArmor string
-	// Landlock is the domain; nil for none.
-	Landlock *Landlock
+	// Landlock is the domain, with rights of the target's ABI; nil for none. Rules whose path does
+	// not exist in the container are left out.
+	Landlock *landlock.Ruleset
 	// Filters are installed in this order; the last is the newest.
 	Filters []Filter
-}
-
-// Landlock is a domain, in the kernel's bits of the target's ABI.
-//
-// Source: include/uapi/linux/landlock.h.
-type Landlock struct {
-	HandledFS, HandledNet, Scoped uint64
-	Paths                         []PathRule
-	Ports                         []PortRule
-}
-
-// PathRule allows access below a path; one that does not exist is left out.
-type PathRule struct {
-	Access uint64
-	Path   string
-}
-
-// PortRule allows access to a TCP port.
-type PortRule struct {
-	Access uint64
-	Port   uint64
 }
 
 // Filter is a seccomp filter: flags of seccomp(2), and the array of struct
@@ -192,10 +181,10 @@ type Filters struct {
 type Domain struct {
 	// ABI is the version of the interface that the domain is made with.
 	ABI int
-	// HandledFS, HandledNet and Scoped are the kernel's bit sets of what the
-	// domain denies unless a rule allows it.
-	HandledFS, HandledNet, Scoped uint64
-	// Missing names what the policy asked for and the ABI does not have.
+	// Rules are what the domain denies, and what it allows of it.
+	Rules landlock.Ruleset
+	// Missing names the rights that would be handled and that the ABI does not have.
+	// No value of the policy asks for them.
 	Missing []string
 }
 
@@ -239,6 +228,9 @@ func StepLabel(t target.Target) string {
 // that it is reported before anything starts.
 func Resolve(t target.Target, p policy.Policy, r Request) (*Plan, error) {
 	plan := &Plan{Confinement: Confinement{Policy: p, ID: r.ID, Level: r.Level}}
+	if err := check(p, r); err != nil {
+		return nil, err
+	}
 	var err error
 	if plan.ProcessLabel, plan.MountLabel, err = Labels(t, r.Level); err != nil {
 		return nil, err
@@ -252,12 +244,25 @@ func Resolve(t target.Target, p policy.Policy, r Request) (*Plan, error) {
 	if t.Seccomp.State != target.Enforcing && p.Syscalls.Base != policy.SyscallsNone {
 		return nil, fmt.Errorf("system call filter: seccomp filters are %s on this kernel: %w", t.Seccomp.State, ErrMissing)
 	}
+	domain, holds, err := landlockFor(t, p, r)
+	if err != nil {
+		return nil, err
+	}
+	plan.Holds = holds
+	if domain != nil {
+		plan.Landlock = &Domain{ABI: t.Landlock.ABI, Rules: *domain}
+		for _, h := range holds {
+			if h.By == ByNone {
+				plan.Landlock.Missing = append(plan.Landlock.Missing, h.Rights...)
+			}
+		}
+	}
 	// With new privileges allowed, a filter or a domain needs CAP_SYS_ADMIN. The
 	// runtime has it, so the runtime installs the filter.
 	if r.Init == "" || p.Process.NewPrivileges {
 		err = plan.byRuntime(t, p, r)
 	} else {
-		err = plan.byStep(t, p, r)
+		err = plan.byStep(t, p, r, domain)
 	}
 	if err != nil {
 		return nil, err
@@ -357,13 +362,16 @@ func (plan *Plan) required(t target.Target, r Request) error {
 // byRuntime leaves filtering to the OCI runtime, whose configuration has room
 // for one filter: what an engine has chosen stays.
 func (plan *Plan) byRuntime(t target.Target, p policy.Policy, r Request) error {
+	filter, err := syscallFilter(t, p, p.Capabilities)
+	if err != nil {
+		return err
+	}
 	if r.Engine != nil {
 		plan.Confinement.Seccomp = SeccompKeep
-		return nil
+		return atLeast(t, p, r.Engine, filter)
 	}
-	filter, err := syscallFilter(t, p, p.Capabilities)
-	if err != nil || filter == nil {
-		return err
+	if filter == nil {
+		return nil
 	}
 	plan.Confinement.Seccomp = SeccompRuntime
 	plan.Filter, err = toSpec(filter)
@@ -379,7 +387,7 @@ type policyFilter struct {
 }
 
 // byStep makes the last step filter and restrict.
-func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request) error {
+func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request, domain *landlock.Ruleset) error {
 	step := &Step{}
 	if p.Syscalls.Base != policy.SyscallsNone {
 		f, err := r.Cache.filter(t, policyFilter{p.Syscalls, p.Network, p.Capabilities, p.Process}, func() (Filter, error) {
@@ -429,16 +437,7 @@ func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request) error {
 			plan.Seccomp.SHA256 = append(plan.Seccomp.SHA256, step.Filters[i].SHA256())
 		}
 	}
-	domain, missing, err := landlock(p, t.Landlock.ABI, r.HostNetwork, r.Writable)
-	if err != nil {
-		return err
-	}
-	if domain != nil {
-		step.Landlock = domain
-		plan.Landlock = &Domain{
-			ABI: t.Landlock.ABI, HandledFS: domain.HandledFS, HandledNet: domain.HandledNet, Scoped: domain.Scoped, Missing: missing,
-		}
-	}
+	step.Landlock = domain
 	plan.Init = r.Init
 	plan.Step = step
 	plan.StepLabel = StepLabel(t)

@@ -41,7 +41,9 @@ func withAppArmor(t target.Target, loaded map[string]string) target.Target {
 	return t
 }
 
-func request() Request { return Request{ID: "c", Level: "s0:c1,c2", Init: "/proc/self/fd/3"} }
+func request() Request {
+	return Request{ID: "c", Level: "s0:c1,c2", Init: "/proc/self/fd/3", BlockDevices: true}
+}
 
 func TestResolveLabels(t *testing.T) {
 	const process, file = "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"
@@ -244,6 +246,7 @@ func TestResolveSeccomp(t *testing.T) {
 	}
 	other := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"ptrace"}, Action: specs.ActErrno}}}
 	listener := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/l", Syscalls: []specs.LinuxSyscall{{Names: []string{"ptrace"}, Action: specs.ActNotify}}}
+	stricter := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
 	privileged := policy.Default()
 	privileged.Process.NewPrivileges = true
 	tests := []struct {
@@ -259,7 +262,8 @@ func TestResolveSeccomp(t *testing.T) {
 		{"the engine's is another", policy.Default(), "i", other, SeccompInit, 2},
 		{"the engine's has a listener", policy.Default(), "i", listener, SeccompKeep, 1},
 		{"no step", policy.Default(), "", nil, SeccompRuntime, -1},
-		{"no step, and the engine has one", policy.Default(), "", other, SeccompKeep, -1},
+		{"no step, and the engine has ours", policy.Default(), "", same, SeccompKeep, -1},
+		{"no step, and the engine has a stricter one", policy.Default(), "", stricter, SeccompKeep, -1},
 		{"new privileges", privileged, "i", nil, SeccompRuntime, -1},
 	}
 	for _, tt := range tests {
@@ -278,6 +282,18 @@ func TestResolveSeccomp(t *testing.T) {
 				t.Errorf("mode %d with %d filters, want %d with %d", p.Confinement.Seccomp, filters, tt.mode, tt.filters)
 			}
 		})
+	}
+	// There is room for one filter, and the engine's allows what the policy denies.
+	for _, p := range []policy.Policy{policy.Default(), privileged} {
+		r := request()
+		r.Engine, r.Init = other, ""
+		if _, err := Resolve(h, p, r); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "allows more") {
+			t.Errorf("a looser filter of the engine: %v", err)
+		}
+		r.Engine = listener
+		if _, err := Resolve(h, p, r); !errors.Is(err, ErrMissing) {
+			t.Errorf("a listener that allows more: %v", err)
+		}
 	}
 	h.Seccomp.State = target.Absent
 	if _, err := Resolve(h, policy.Default(), request()); !errors.Is(err, ErrMissing) {
@@ -322,57 +338,5 @@ func TestSyscallFilter(t *testing.T) {
 	p.Network = &policy.Network{Families: []string{"pigeon"}}
 	if _, err := syscallFilter(testTarget(), p, 0); !errors.Is(err, ErrFamily) {
 		t.Errorf("an unknown family: %v", err)
-	}
-}
-
-func TestLandlock(t *testing.T) {
-	tests := []struct {
-		name        string
-		policy      policy.Policy
-		abi         int
-		hostNetwork bool
-		want        *Landlock
-		missing     []string
-	}{
-		{"default", policy.Default(), 7, false, &Landlock{HandledFS: llMakeBlock | llRefer, Paths: []PathRule{{Access: llRefer, Path: "/"}}}, nil},
-		{"host network", policy.Default(), 7, true, &Landlock{HandledFS: llMakeBlock | llRefer, Scoped: llScopeAbstractUnix, Paths: []PathRule{{Access: llRefer, Path: "/"}}}, nil},
-		{"host network, ABI 2", policy.Default(), 2, true, &Landlock{HandledFS: llMakeBlock | llRefer, Paths: []PathRule{{Access: llRefer, Path: "/"}}}, []string{"scopes"}},
-		{"ABI 1", policy.Default(), 1, false, nil, []string{"landlock"}},
-		{"none", policy.Default(), 0, false, nil, []string{"landlock"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, missing, err := landlock(tt.policy, tt.abi, tt.hostNetwork, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !slices.Equal(missing, tt.missing) {
-				t.Errorf("missing %q, want %q", missing, tt.missing)
-			}
-			if (got == nil) != (tt.want == nil) {
-				t.Fatalf("got %+v, want %+v", got, tt.want)
-			}
-			if got != nil && (got.HandledFS != tt.want.HandledFS || got.HandledNet != tt.want.HandledNet || got.Scoped != tt.want.Scoped || !slices.Equal(got.Paths, tt.want.Paths)) {
-				t.Errorf("got %+v, want %+v", got, tt.want)
-			}
-		})
-	}
-	// No rule may ask for a right that the domain does not handle: the kernel
-	// refuses it.
-	for abi := 2; abi <= 9; abi++ {
-		got, _, err := landlock(policy.Strict(), abi, true, []string{"/data"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range got.Paths {
-			if r.Access&^got.HandledFS != 0 {
-				t.Errorf("ABI %d: %s asks for %#x of %#x", abi, r.Path, r.Access, got.HandledFS)
-			}
-		}
-	}
-	p := policy.Strict()
-	p.Files.Read = []string{"/a/*/b"}
-	if _, _, err := landlock(p, 7, false, nil); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "/a/*/b") {
-		t.Errorf("a pattern that Landlock cannot have: %v", err)
 	}
 }

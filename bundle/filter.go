@@ -44,30 +44,85 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 	if err != nil {
 		return nil, fmt.Errorf("system call filter: %w", err)
 	}
+	n, err := endpoints(p.Network)
+	if err != nil {
+		return nil, err
+	}
 	l := f.OCI()
-	drop(l, p.Syscalls.Deny)
+	denied := slices.Clone(p.Syscalls.Deny)
 	if p.Process.Ptrace == "none" {
-		drop(l, []string{"ptrace", "process_vm_readv", "process_vm_writev"})
+		denied = append(denied, intoProcesses...)
 	}
-	if len(p.Syscalls.Allow) > 0 {
-		drop(l, p.Syscalls.Allow) // an unconditional rule replaces conditional ones
-		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: p.Syscalls.Allow, Action: "SCMP_ACT_ALLOW"})
+	// What is denied stays so, whatever list allows it too.
+	allowed := slices.DeleteFunc(slices.Clone(p.Syscalls.Allow), func(n string) bool { return slices.Contains(denied, n) })
+	drop(l, denied)
+	if len(allowed) > 0 {
+		drop(l, allowed) // an unconditional rule replaces conditional ones
+		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: allowed, Action: "SCMP_ACT_ALLOW"})
 	}
-	if p.Network != nil {
-		// The arguments of socketcall are in memory, where no filter sees them.
-		drop(l, []string{"socket", "socketcall"})
-		for _, name := range p.Network.Families {
-			number, ok := families[name]
-			if !ok {
-				return nil, fmt.Errorf("%q: %w", name, ErrFamily)
-			}
+	if p.Network == nil {
+		return l, nil
+	}
+	// The arguments of socketcall are in memory, where no filter sees them.
+	drop(l, []string{"socket", "socketcall"})
+	if slices.Contains(denied, "socket") {
+		return l, nil
+	}
+	for _, name := range p.Network.Families {
+		number, ok := families[name]
+		if !ok {
+			return nil, fmt.Errorf("network: family %q: %w: %w", name, ErrFamily, ErrMissing)
+		}
+		for _, args := range sockets(name, n) {
 			l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{
 				Names: []string{"socket"}, Action: "SCMP_ACT_ALLOW",
-				Args: []seccomp.LinuxSeccompArg{{Index: 0, Value: number, Op: "SCMP_CMP_EQ"}},
+				Args: append([]seccomp.LinuxSeccompArg{{Index: 0, Value: number, Op: "SCMP_CMP_EQ"}}, args...),
 			})
 		}
 	}
 	return l, nil
+}
+
+// intoProcesses are the calls that look into other processes or change them. The kernel asks the
+// same of each, so denying one alone denies nothing.
+//
+// Source: kernel/ptrace.c, ptrace_may_access and its callers with a call of their own.
+var intoProcesses = []string{"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp"}
+
+// Numbers of socket(2).
+//
+// Source: include/linux/net.h; include/uapi/linux/in.h.
+const (
+	socketTypeMask = 0xf
+	sockStream     = 1
+	sockDgram      = 2
+	protoTCP       = 6
+	protoUDP       = 17
+)
+
+// sockets are the sockets of a family that can be made, as conditions on the type and protocol;
+// one empty list for all. Landlock holds ports of TCP and UDP. MPTCP, SCTP, DCCP and raw sockets pass
+// it, so where endpoints are restricted there are none.
+func sockets(family string, n network) [][]seccomp.LinuxSeccompArg {
+	if n.free() || family != "inet" && family != "inet6" {
+		return [][]seccomp.LinuxSeccompArg{nil}
+	}
+	var out [][]seccomp.LinuxSeccompArg
+	add := func(kind, proto uint64) {
+		for _, p := range []uint64{0, proto} {
+			out = append(out, []seccomp.LinuxSeccompArg{
+				{Index: 1, Value: socketTypeMask, ValueTwo: kind, Op: "SCMP_CMP_MASKED_EQ"},
+				{Index: 2, Value: p, Op: "SCMP_CMP_EQ"},
+			})
+		}
+	}
+	// A TCP socket that can neither be bound nor connected still answers questions about
+	// the network's interfaces.
+	add(sockStream, protoTCP)
+	if n.udp() {
+		add(sockDgram, protoUDP)
+	}
+	return out
 }
 
 // drop takes system calls out of all rules.

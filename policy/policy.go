@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/selinux"
 )
 
 // Policy is what one workload may do.
@@ -47,7 +48,7 @@ type Policy struct {
 }
 
 // Files are rules on paths inside the container. In a pattern ** stands for any
-// depth, * for one element.
+// depth, * for one element. A path that is a folder stands for all that is below it too.
 type Files struct {
 	Read    []string `json:"read,omitempty"`
 	Write   []string `json:"write,omitempty"`   // implies read, create and unlink below the path
@@ -109,10 +110,79 @@ const (
 
 // Label says which SELinux label the workload gets.
 type Label struct {
-	// MCS is private, shared:GROUP, or a pair of categories.
+	// MCS is private (a pair of categories that no other container has),
+	// shared:GROUP (one pair for all members of a group), or a pair such as c1,c2.
 	MCS string `json:"mcs"`
 	// Level is the sensitivity: s0.
 	Level string `json:"level"`
+}
+
+// LabelClaim is what a [Label] asks of the registry of labels.
+type LabelClaim struct {
+	// Level is the whole level, for example s0:c1,c2; empty means a pair that the
+	// registry draws.
+	Level string
+	// Shared is the group whose members have one label; empty for none.
+	Shared string
+	// Sensitivity is that of the level, for example s0.
+	Sensitivity string
+}
+
+// Claim is what the label asks for. The error names the value that is none.
+func (l Label) Claim() (LabelClaim, error) {
+	c := LabelClaim{Sensitivity: l.Level}
+	level, err := selinux.ParseLevel(l.Level)
+	if err != nil || !level.Categories.IsEmpty() {
+		return LabelClaim{}, fmt.Errorf("label: level %q: want a sensitivity such as s0", l.Level)
+	}
+	group, shared := strings.CutPrefix(l.MCS, MCSSharedPrefix)
+	switch {
+	case l.MCS == MCSPrivate:
+	case shared && validGroup(group):
+		c.Shared = group
+	case shared:
+		return LabelClaim{}, fmt.Errorf("label: mcs %q: a group has 1 to 128 letters, digits, '.', '_' and '-'", l.MCS)
+	default:
+		pair, err := selinux.ParseLevel(l.Level + ":" + l.MCS)
+		if err != nil || pair.Categories.Len() != 2 {
+			return LabelClaim{}, fmt.Errorf("label: mcs %q: want private, shared:GROUP or a pair of categories such as c1,c2", l.MCS)
+		}
+		c.Level = pair.String()
+	}
+	return c, nil
+}
+
+func validGroup(s string) bool {
+	for _, c := range []byte(s) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return false
+		}
+	}
+	return len(s) >= 1 && len(s) <= 128
+}
+
+// meet is the label of a workload that has to obey both. A label of its own satisfies who
+// would share it, too. Two labels that exclude each other become a value that no policy can have,
+// so that it is refused by name.
+func (l Label) meet(m Label) Label {
+	if l.Level != m.Level {
+		l.Level += " and " + m.Level
+	}
+	_, shared := strings.CutPrefix(l.MCS, MCSSharedPrefix)
+	_, otherShared := strings.CutPrefix(m.MCS, MCSSharedPrefix)
+	switch {
+	case l.MCS == m.MCS, m.MCS == MCSPrivate && !shared:
+	case l.MCS == MCSPrivate && !otherShared:
+		l.MCS = m.MCS // a pair has one holder
+	case l.MCS == MCSPrivate || m.MCS == MCSPrivate || shared && otherShared:
+		l.MCS = MCSPrivate
+	case shared:
+		l.MCS = m.MCS
+	case otherShared:
+	default:
+		l.MCS += " and " + m.MCS
+	}
+	return l
 }
 
 // dockerMasked are the paths that Docker hides, and dockerReadOnly those that
@@ -204,8 +274,9 @@ func (p Policy) Clone() Policy {
 }
 
 // Meet is at most what both p and q allow, under p's name: the policy of a
-// workload that has to obey both. Of two AppArmor profiles and of two labels p's
-// is taken, since a process has only one.
+// workload that has to obey both. Of two AppArmor profiles p's is taken, since a
+// process has only one. Labels that exclude each other make a policy that
+// [Policy.Validate] refuses.
 func (p Policy) Meet(q Policy) Policy {
 	m := p.Clone()
 	q = q.Clone()
@@ -244,6 +315,7 @@ func (p Policy) Meet(q Policy) Policy {
 	if m.AppArmor.Profile == "" {
 		m.AppArmor = q.AppArmor
 	}
+	m.Label = p.Label.meet(q.Label)
 	return m
 }
 
@@ -283,8 +355,11 @@ func (p Policy) Validate() error {
 			}
 		}
 	}
-	if p.Label.MCS == "" || p.Label.Level == "" {
-		bad("label: want mcs and level")
+	if more := p.Capabilities.Minus(caps.All); more != 0 {
+		bad("capabilities: %s: no such capability", more)
+	}
+	if _, err := p.Label.Claim(); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -85,3 +85,61 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+func TestLabelClaim(t *testing.T) {
+	for _, tt := range []struct {
+		mcs, level string
+		want       LabelClaim
+		bad        string
+	}{
+		{"private", "s0", LabelClaim{Sensitivity: "s0"}, ""},
+		{"shared:db-1", "s0", LabelClaim{Shared: "db-1", Sensitivity: "s0"}, ""},
+		{"c7,c3", "s2", LabelClaim{Level: "s2:c3,c7", Sensitivity: "s2"}, ""},
+		{"", "s0", LabelClaim{}, `mcs ""`},
+		{"Private", "s0", LabelClaim{}, `mcs "Private"`},
+		{"shared", "s0", LabelClaim{}, `mcs "shared"`},
+		{"shared:a b", "s0", LabelClaim{}, `mcs "shared:a b"`},
+		{"shared:a:b", "s0", LabelClaim{}, `mcs "shared:a:b"`},
+		{"shared:" + strings.Repeat("x", 129), "s0", LabelClaim{}, "mcs"},
+		{"c1", "s0", LabelClaim{}, `mcs "c1"`},
+		{"c1,c1", "s0", LabelClaim{}, `mcs "c1,c1"`},
+		{"c1,c2,c3", "s0", LabelClaim{}, `mcs "c1,c2,c3"`},
+		{"c1,c2-s0", "s0", LabelClaim{}, `mcs "c1,c2-s0"`},
+		{"private", "", LabelClaim{}, `level ""`},
+		{"private", "s0:c1", LabelClaim{}, `level "s0:c1"`},
+		{"private", "s0-s1", LabelClaim{}, `level "s0-s1"`},
+	} {
+		got, err := Label{MCS: tt.mcs, Level: tt.level}.Claim()
+		if got != tt.want || (err == nil) != (tt.bad == "") || err != nil && !strings.Contains(err.Error(), tt.bad) {
+			t.Errorf("%q at %q: %+v, %v", tt.mcs, tt.level, got, err)
+		}
+	}
+}
+
+func TestMeetLabels(t *testing.T) {
+	for _, tt := range []struct{ a, b, want string }{
+		{"private", "private", "private"},
+		{"private", "shared:g", "private"},
+		{"private", "c1,c2", "c1,c2"},
+		{"shared:g", "shared:g", "shared:g"},
+		{"shared:g", "shared:h", "private"},
+		{"shared:g", "c1,c2", "c1,c2"},
+		{"c1,c2", "c1,c2", "c1,c2"},
+		{"c1,c2", "c3,c4", ""},
+	} {
+		for _, pair := range [][2]string{{tt.a, tt.b}, {tt.b, tt.a}} {
+			p, q := Default(), Default()
+			p.Label.MCS, q.Label.MCS = pair[0], pair[1]
+			m := p.Meet(q)
+			err := m.Validate()
+			if (err == nil) != (tt.want != "") || err == nil && m.Label.MCS != tt.want || err != nil && !strings.Contains(err.Error(), "c1,c2") {
+				t.Errorf("%q and %q: %q, %v", pair[0], pair[1], m.Label.MCS, err)
+			}
+		}
+	}
+	p, q := Default(), Default()
+	q.Label.Level = "s1"
+	if err := p.Meet(q).Validate(); err == nil || !strings.Contains(err.Error(), `level "s0 and s1"`) {
+		t.Errorf("two sensitivities: %v", err)
+	}
+}

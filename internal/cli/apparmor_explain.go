@@ -22,8 +22,8 @@ const maxAuditLine = 1 << 20
 
 // explainedRecord is the answer about one kind of request.
 type explainedRecord struct {
-	Record     apparmor.Record      `json:"record"`
-	Suggestion *apparmor.Suggestion `json:"suggestion,omitempty"`
+	Record     audit.AppArmorRecord      `json:"record"`
+	Suggestion *audit.Suggestion `json:"suggestion,omitempty"`
 	Count      int                  `json:"count"`
 }
 
@@ -193,7 +193,7 @@ func printExplained(w io.Writer, x *explainedRecord) {
 func quoted(s string) string { return oneLine(s) }
 
 // object is what a request was about.
-func object(r apparmor.Record) string {
+func object(r audit.AppArmorRecord) string {
 	net := r.Family
 	if r.SockType != "" {
 		net += " " + r.SockType

@@ -205,7 +205,7 @@ func (r *run) request(rt string) launch.Request {
 			ID: r.opts.Name, Engine: gc.EnginePalisade, Command: r.opts.Args,
 			Runtime: state.Runtime{Path: rt, Args: []string{"--root", r.dir.RuntimeRoot()}, Root: r.dir.RuntimeRoot()},
 		},
-		Compile: bundle.Request{HostNetwork: r.opts.Net == NetHost},
+		Compile: bundle.Request{HostNetwork: r.opts.Net == NetHost, BlockDevices: true}, // our configuration denies them
 	}
 	if r.opts.Image != "" {
 		req.Record.Image = r.source.lower[0]

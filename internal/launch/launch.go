@@ -11,6 +11,7 @@
 package launch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -155,7 +156,7 @@ func (h *Host) claim(r Request) (*Container, error) {
 
 func (c *Container) prepare(r Request, edit Edit) error {
 	h := c.host
-	level, err := c.reserve(r)
+	level, group, err := c.reserve(r)
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (c *Container) prepare(r Request, edit Edit) error {
 		return err
 	}
 	req := r.Compile
-	req.ID, req.Level, req.Require, req.Cache, req.EngineProfile = c.Key, level, h.Require, h.Cache, r.Profile
+	req.ID, req.Level, req.Shared, req.Require, req.Cache, req.EngineProfile = c.Key, level, group, h.Require, h.Cache, r.Profile
 	switch wanted, err := handover.Wanted(); {
 	case err != nil:
 		return err
@@ -195,25 +196,31 @@ func (c *Container) prepare(r Request, edit Edit) error {
 	return c.Save()
 }
 
-// reserve takes the label that was asked for, or draws one.
-func (c *Container) reserve(r Request) (string, error) {
+// reserve takes the label that the engine or the policy asks for, or draws one. The group is the
+// one that holds it together, if any. A label that is not the policy's is refused when
+// the policy is compiled.
+func (c *Container) reserve(r Request) (level, group string, err error) {
+	want, err := r.Policy.Label.Claim()
+	if err != nil {
+		return "", "", err
+	}
 	claim := svirt.Claim{
 		ID: c.Key, Holder: r.Holder, Bundle: c.Bundle.Path, Bound: true,
-		Level: r.Label.Level, Sensitivity: r.Policy.Label.Level,
+		Level: cmp.Or(r.Label.Level, want.Level), Sensitivity: want.Sensitivity,
 	}
-	if r.Label.Group != "" {
+	if group := cmp.Or(r.Label.Group, want.Shared); group != "" {
 		shared := claim
-		shared.Shared = r.Label.Group
+		shared.Shared = group
 		if rec, err := c.host.Registry.Reserve(shared); !errors.Is(err, svirt.ErrInUse) {
-			return rec.Level, err
+			return rec.Level, group, err
 		}
 		// A container of a group may be given a label of its own.
 	}
 	rec, err := c.host.Registry.Reserve(claim)
 	if errors.Is(err, svirt.ErrInUse) && claim.Level != "" && r.Label.Borrowed {
-		return claim.Level, nil
+		return claim.Level, "", nil
 	}
-	return rec.Level, err
+	return rec.Level, "", err
 }
 
 // demanded refuses what somebody asked for by name and the host does not enforce.

@@ -82,12 +82,12 @@ func stepConfig(s *bundle.Step) *laststep.Config {
 	// A runtime that has not set it fails to install a filter, and says less.
 	c := &laststep.Config{NoNewPrivileges: true, AppArmor: s.AppArmor}
 	if l := s.Landlock; l != nil {
-		c.Landlock = &laststep.Landlock{HandledFS: l.HandledFS, HandledNet: l.HandledNet, Scoped: l.Scoped}
+		c.Landlock = &laststep.Landlock{HandledFS: uint64(l.HandledFS), HandledNet: uint64(l.HandledNet), Scoped: uint64(l.Scoped)}
 		for _, r := range l.Paths {
-			c.Landlock.Paths = append(c.Landlock.Paths, laststep.PathRule(r))
+			c.Landlock.Paths = append(c.Landlock.Paths, laststep.PathRule{Access: uint64(r.Access), Path: r.Path})
 		}
 		for _, r := range l.Ports {
-			c.Landlock.Ports = append(c.Landlock.Ports, laststep.PortRule(r))
+			c.Landlock.Ports = append(c.Landlock.Ports, laststep.PortRule{Access: uint64(r.Access), Port: uint64(r.Port)})
 		}
 	}
 	for _, f := range s.Filters {
@@ -108,7 +108,9 @@ func Ask(p *bundle.Plan, asked effective.State) effective.State {
 		}
 	}
 	if d := p.Landlock; d != nil {
-		asked.Landlock = &effective.Landlock{ABI: d.ABI, HandledFS: d.HandledFS, HandledNet: d.HandledNet, Scoped: d.Scoped, Missing: d.Missing}
+		asked.Landlock = &effective.Landlock{
+			ABI: d.ABI, HandledFS: uint64(d.Rules.HandledFS), HandledNet: uint64(d.Rules.HandledNet), Scoped: uint64(d.Rules.Scoped), Missing: d.Missing,
+		}
 	}
 	return asked
 }

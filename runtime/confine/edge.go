@@ -24,12 +24,12 @@ func Step(s *bundle.Step) *laststep.Config {
 	}
 	c := &laststep.Config{NoNewPrivileges: s.NoNewPrivileges, AppArmor: s.AppArmor}
 	if l := s.Landlock; l != nil {
-		c.Landlock = &laststep.Landlock{HandledFS: l.HandledFS, HandledNet: l.HandledNet, Scoped: l.Scoped}
+		c.Landlock = &laststep.Landlock{HandledFS: uint64(l.HandledFS), HandledNet: uint64(l.HandledNet), Scoped: uint64(l.Scoped)}
 		for _, r := range l.Paths {
-			c.Landlock.Paths = append(c.Landlock.Paths, laststep.PathRule(r))
+			c.Landlock.Paths = append(c.Landlock.Paths, laststep.PathRule{Access: uint64(r.Access), Path: r.Path})
 		}
 		for _, r := range l.Ports {
-			c.Landlock.Ports = append(c.Landlock.Ports, laststep.PortRule(r))
+			c.Landlock.Ports = append(c.Landlock.Ports, laststep.PortRule{Access: uint64(r.Access), Port: uint64(r.Port)})
 		}
 	}
 	for _, f := range s.Filters {
@@ -58,7 +58,9 @@ func Landlock(p *bundle.Plan) *effective.Landlock {
 	if d == nil {
 		return nil
 	}
-	return &effective.Landlock{ABI: d.ABI, HandledFS: d.HandledFS, HandledNet: d.HandledNet, Scoped: d.Scoped, Missing: d.Missing}
+	return &effective.Landlock{
+		ABI: d.ABI, HandledFS: uint64(d.Rules.HandledFS), HandledNet: uint64(d.Rules.HandledNet), Scoped: uint64(d.Rules.Scoped), Missing: d.Missing,
+	}
 }
 
 // Ask is what has to be in force in a container with the configuration s, to which

@@ -11,6 +11,7 @@ import (
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/laststep"
+	"github.com/palisade-sec/palisade/landlock"
 )
 
 func TestStep(t *testing.T) {
@@ -19,9 +20,9 @@ func TestStep(t *testing.T) {
 	}
 	got := Step(&bundle.Step{
 		NoNewPrivileges: true, AppArmor: "p",
-		Landlock: &bundle.Landlock{
+		Landlock: &landlock.Ruleset{
 			HandledFS: 1, HandledNet: 2, Scoped: 3,
-			Paths: []bundle.PathRule{{Access: 4, Path: "/a"}}, Ports: []bundle.PortRule{{Access: 5, Port: 6}},
+			Paths: []landlock.PathRule{{Access: 4, Path: "/a"}}, Ports: []landlock.PortRule{{Access: 5, Port: 6}},
 		},
 		Filters: []bundle.Filter{{Flags: 7, Program: []byte("12345678")}, {Program: []byte("abcdefgh")}},
 	})
@@ -37,8 +38,8 @@ func TestStep(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	// A member that is added to a step and forgotten here would be a layer lost.
-	for _, s := range []any{bundle.Step{}, bundle.Landlock{}} {
-		n := map[string]int{"Step": 4, "Landlock": 5}[reflect.TypeOf(s).Name()]
+	for _, s := range []any{bundle.Step{}, landlock.Ruleset{}} {
+		n := map[string]int{"Step": 4, "Ruleset": 5}[reflect.TypeOf(s).Name()]
 		if reflect.TypeOf(s).NumField() != n {
 			t.Errorf("%T has %d fields, and %d are converted", s, reflect.TypeOf(s).NumField(), n)
 		}
@@ -49,7 +50,7 @@ func TestAsk(t *testing.T) {
 	s := &specs.Spec{Process: &specs.Process{NoNewPrivileges: true}, Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{}}}
 	p := &bundle.Plan{
 		Seccomp:  &bundle.Filters{Count: 2, SHA256: []string{"b", "a"}},
-		Landlock: &bundle.Domain{ABI: 7, HandledFS: 1, HandledNet: 2, Scoped: 3, Missing: []string{"m"}},
+		Landlock: &bundle.Domain{ABI: 7, Rules: landlock.Ruleset{HandledFS: 1, HandledNet: 2, Scoped: 3}, Missing: []string{"m"}},
 	}
 	got := Ask(p, s)
 	want := effective.Seccomp{Mode: effective.SeccompFilter, Filters: 3, SHA256: []string{"b", "a"}, InstalledBy: "palisade-init"}

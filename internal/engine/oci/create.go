@@ -152,7 +152,7 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 			ID: w.call.ID, Engine: gc.EngineOCI, Bundle: g.bundle, Command: spec.Process.Args, Runtime: w.realRuntime(),
 		},
 		Profile: spec.Process.ApparmorProfile, Joins: joinedProcess(spec), ReadOnly: readOnly(spec), StepFD: w.passed.step(),
-		Compile: bundle.Request{HostNetwork: hostNetwork(spec), Writable: writableVolumes(spec)},
+		Compile: bundle.Request{HostNetwork: hostNetwork(spec), BlockDevices: bundle.BlockDevicesDenied(spec.Linux), Writable: writableVolumes(spec)},
 	}
 	for _, m := range spec.Mounts {
 		r.Mounts = append(r.Mounts, m.Destination)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apparmor
+package audit
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/palisade-sec/palisade/apparmor"
 )
 
 // Event is what an audit record of AppArmor reports.
@@ -31,11 +33,11 @@ func (e Event) String() string {
 // MarshalText makes the event readable in JSON.
 func (e Event) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
-// Record is one audit record of AppArmor, its fields by the names that they
-// have in libapparmor. Package audit reads it from a log line.
+// AppArmorRecord is one record of AppArmor, its fields by the names that they
+// have in libapparmor.
 //
 // Source: libraries/libapparmor/include/aalogparse.h, aa_log_record.
-type Record struct {
+type AppArmorRecord struct {
 	Event     Event  `json:"event"`
 	AuditID   string `json:"audit_id,omitempty"` // "seconds.milliseconds:serial"
 	Epoch     int64  `json:"epoch,omitempty"`
@@ -96,7 +98,7 @@ type Suggestion struct {
 	Profile string
 	// Rule is nil where no rule helps; Advice says what would, or what else there
 	// is to know.
-	Rule   Rule
+	Rule   apparmor.Rule
 	Advice string
 }
 
@@ -108,28 +110,28 @@ func (s Suggestion) MarshalJSON() ([]byte, error) {
 		Advice  string `json:"advice,omitempty"`
 	}{s.Profile, "", s.Advice}
 	if s.Rule != nil {
-		v.Rule = String(s.Rule)
+		v.Rule = apparmor.String(s.Rule)
 	}
 	return json.Marshal(v)
 }
 
 // File is a whole profile with nothing but the suggested rule: the part before
 // the first "//" of its name is the profile, the rest a hat in it.
-func (s Suggestion) File() *File {
+func (s Suggestion) File() *apparmor.File {
 	name, hat, nested := strings.Cut(s.Profile, "//")
-	p := &Profile{Kind: KindProfile, Name: Word{Value: name}}
+	p := &apparmor.Profile{Kind: apparmor.KindProfile, Name: apparmor.Word{Value: name}}
 	if strings.HasPrefix(name, "/") {
-		p.Kind = KindBare
+		p.Kind = apparmor.KindBare
 	}
 	into := p
 	if nested {
-		into = &Profile{Kind: KindCaret, Name: Word{Value: hat}}
-		p.Rules = []Rule{into}
+		into = &apparmor.Profile{Kind: apparmor.KindCaret, Name: apparmor.Word{Value: hat}}
+		p.Rules = []apparmor.Rule{into}
 	}
 	if s.Rule != nil {
-		into.Rules = []Rule{s.Rule}
+		into.Rules = []apparmor.Rule{s.Rule}
 	}
-	return &File{Items: []Item{p}}
+	return &apparmor.File{Items: []apparmor.Item{p}}
 }
 
 // Suggest works out the rule that would allow what a record reports. A rule is
@@ -138,7 +140,7 @@ func (s Suggestion) File() *File {
 //
 // ok is false where the record is no request: status messages, and records that
 // could not be read.
-func (r *Record) Suggest() (s Suggestion, ok bool) {
+func (r *AppArmorRecord) Suggest() (s Suggestion, ok bool) {
 	switch r.Event {
 	case EventDenied, EventAllowed, EventAudit:
 	default:
@@ -168,19 +170,19 @@ func (r *Record) Suggest() (s Suggestion, ok bool) {
 // nothing in them may grow into a second rule.
 func (s Suggestion) holds() bool {
 	var b bytes.Buffer
-	if err := Print(&b, s.File()); err != nil {
+	if err := apparmor.Print(&b, s.File()); err != nil {
 		return false
 	}
-	f, diags := Parse("suggestion", b.Bytes())
+	f, diags := apparmor.Parse("suggestion", b.Bytes())
 	if diags.HasErrors() || len(f.Items) != 1 {
 		return false
 	}
-	at, ok := f.Items[0].(*Profile)
+	at, ok := f.Items[0].(*apparmor.Profile)
 	if ok && strings.Contains(s.Profile, "//") {
 		if len(at.Rules) != 1 {
 			return false
 		}
-		at, ok = at.Rules[0].(*Profile)
+		at, ok = at.Rules[0].(*apparmor.Profile)
 	}
 	want := 0
 	if s.Rule != nil {
@@ -192,31 +194,31 @@ func (s Suggestion) holds() bool {
 	if want == 1 && fmt.Sprintf("%T", at.Rules[0]) != fmt.Sprintf("%T", s.Rule) {
 		return false
 	}
-	_, diags = Resolve(f, Env{SkipExecCheck: true})
+	_, diags = apparmor.Resolve(f, apparmor.Env{SkipExecCheck: true})
 	return !diags.HasErrors()
 }
 
-func words(list ...string) []Word {
-	var ws []Word
+func words(list ...string) []apparmor.Word {
+	var ws []apparmor.Word
 	for _, w := range list {
-		ws = append(ws, Word{Value: w})
+		ws = append(ws, apparmor.Word{Value: w})
 	}
 	return ws
 }
 
 // accesses makes words of a mask: words separated by blanks, sorted.
-func accesses(mask string) []Word {
+func accesses(mask string) []apparmor.Word {
 	list := strings.Fields(mask)
 	slices.Sort(list)
 	return words(slices.Compact(list)...)
 }
 
-func cond(name, value string) Cond {
-	return Cond{Name: Word{Value: name}, Op: CondEq, Values: []Word{{Value: escapeLiteral(value)}}}
+func cond(name, value string) apparmor.Cond {
+	return apparmor.Cond{Name: apparmor.Word{Value: name}, Op: apparmor.CondEq, Values: []apparmor.Word{{Value: escapeLiteral(value)}}}
 }
 
 // escapeLiteral makes a glob that matches one text.
-func escapeLiteral(s string) string { return Exactly(s) }
+func escapeLiteral(s string) string { return apparmor.Exactly(s) }
 
 // fileOrNet are operations that files and sockets share, or that only files
 // have.
@@ -229,7 +231,7 @@ var fileOperations = map[string]bool{
 	"getattr": true, "setattr": true, "xattr": true,
 }
 
-func (r *Record) rule() (Rule, string) {
+func (r *AppArmorRecord) rule() (apparmor.Rule, string) {
 	op := r.Operation
 	shared := strings.HasPrefix(op, "file_") || strings.HasPrefix(op, "inode_") || fileOperations[op]
 	mask := r.Denied
@@ -244,21 +246,21 @@ func (r *Record) rule() (Rule, string) {
 		if !ok {
 			return nil, "the record does not say which access was denied"
 		}
-		return &CondRule{Class: ClassUserns, Prefix: r.prefix(), Perms: words(access)}, ""
+		return &apparmor.CondRule{Class: apparmor.ClassUserns, Prefix: r.prefix(), Perms: words(access)}, ""
 	case strings.HasSuffix(r.Class, "mqueue"):
 		return r.mqueueRule(mask)
 	case r.Class == "io_uring":
-		n := &CondRule{Class: ClassIOUring, Perms: accesses(mask)}
+		n := &apparmor.CondRule{Class: apparmor.ClassIOUring, Perms: accesses(mask)}
 		if r.PeerProfile != "" {
-			n.Conds = []Cond{cond("label", r.PeerProfile)}
+			n.Conds = []apparmor.Cond{cond("label", r.PeerProfile)}
 		}
 		return n, ""
 	case r.Class == "mount", op == "mount", op == "umount":
 		return r.mountRule(), ""
 	case op == "pivotroot":
-		n := &MountRule{Kind: PivotRoot, Target: Word{Value: escapeLiteral(r.Name)}}
+		n := &apparmor.MountRule{Kind: apparmor.PivotRoot, Target: apparmor.Word{Value: escapeLiteral(r.Name)}}
 		if r.SrcName != "" {
-			n.Conds = []Cond{cond("oldroot", r.SrcName)}
+			n.Conds = []apparmor.Cond{cond("oldroot", r.SrcName)}
 		}
 		return n, ""
 	case r.Class == "net" && r.Family == "unix":
@@ -270,7 +272,7 @@ func (r *Record) rule() (Rule, string) {
 			}
 			return nil, "the record does not name the profile to change to"
 		}
-		n := &ChangeProfileRule{Target: Word{Value: escapeLiteral(r.Name2)}}
+		n := &apparmor.ChangeProfileRule{Target: apparmor.Word{Value: escapeLiteral(r.Name2)}}
 		if r.Info == "no new privs" {
 			return n, "no_new_privs is set, so the change must be to a profile that allows no more"
 		}
@@ -280,16 +282,16 @@ func (r *Record) rule() (Rule, string) {
 	case r.Class == "file", shared:
 		return r.fileRule(mask)
 	case op == "capable":
-		return &CapabilityRule{Caps: words(r.Name)}, ""
+		return &apparmor.CapabilityRule{Caps: words(r.Name)}, ""
 	case op == "ptrace":
 		if r.Peer == "" || mask == "" {
 			return nil, "the record does not name the peer and the access"
 		}
-		return &CondRule{Class: ClassPtrace, Perms: accesses(mask), Conds: []Cond{cond("peer", r.Peer)}}, ""
+		return &apparmor.CondRule{Class: apparmor.ClassPtrace, Perms: accesses(mask), Conds: []apparmor.Cond{cond("peer", r.Peer)}}, ""
 	case op == "signal":
-		n := &CondRule{Class: ClassSignal, Perms: accesses(mask)}
+		n := &apparmor.CondRule{Class: apparmor.ClassSignal, Perms: accesses(mask)}
 		if r.Signal != "" {
-			n.Conds = append(n.Conds, Cond{Name: Word{Value: "set"}, Op: CondEq, Values: words(r.Signal)})
+			n.Conds = append(n.Conds, apparmor.Cond{Name: apparmor.Word{Value: "set"}, Op: apparmor.CondEq, Values: words(r.Signal)})
 		}
 		if r.Peer != "" {
 			n.Conds = append(n.Conds, cond("peer", r.Peer))
@@ -304,19 +306,21 @@ func (r *Record) rule() (Rule, string) {
 }
 
 // prefix is audit where the access was allowed and logged.
-func (r *Record) prefix() Prefix { return Prefix{Audit: r.Event == EventAudit} }
+func (r *AppArmorRecord) prefix() apparmor.Prefix {
+	return apparmor.Prefix{Audit: r.Event == EventAudit}
+}
 
 // execRule suggests to stay in the profile. Where the process should go
 // instead, only a person knows.
-func (r *Record) execRule() (Rule, string) {
+func (r *AppArmorRecord) execRule() (apparmor.Rule, string) {
 	if r.Name == "" {
 		return nil, "the record does not name the executable"
 	}
-	return &FileRule{Path: Word{Value: escapeLiteral(r.Name)}, Perms: Word{Value: "mrix"}},
+	return &apparmor.FileRule{Path: apparmor.Word{Value: escapeLiteral(r.Name)}, Perms: apparmor.Word{Value: "mrix"}},
 		"ix keeps the profile; px, cx or ux send the new program elsewhere"
 }
 
-func (r *Record) fileRule(mask string) (Rule, string) {
+func (r *AppArmorRecord) fileRule(mask string) (apparmor.Rule, string) {
 	if r.Name == "" {
 		return nil, "the record names no file"
 	}
@@ -357,50 +361,50 @@ func (r *Record) fileRule(mask string) (Rule, string) {
 	if perms == "" {
 		return nil, "the record does not say which access was denied"
 	}
-	n := &FileRule{Path: Word{Value: escapeLiteral(r.Name)}, Perms: Word{Value: perms}}
+	n := &apparmor.FileRule{Path: apparmor.Word{Value: escapeLiteral(r.Name)}, Perms: apparmor.Word{Value: perms}}
 	if owner {
-		n.Prefix.Owner = OwnerOwn
+		n.Prefix.Owner = apparmor.OwnerOwn
 	}
 	return n, ""
 }
 
-func (r *Record) mqueueRule(mask string) (Rule, string) {
+func (r *AppArmorRecord) mqueueRule(mask string) (apparmor.Rule, string) {
 	kind, _, _ := strings.Cut(r.Class, "_")
-	n := &CondRule{Class: ClassMqueue, Perms: accesses(mask), Conds: []Cond{cond("type", kind)}}
+	n := &apparmor.CondRule{Class: apparmor.ClassMqueue, Perms: accesses(mask), Conds: []apparmor.Cond{cond("type", kind)}}
 	if r.Name != "" {
 		n.Args = words(escapeLiteral(r.Name))
 	}
 	return n, ""
 }
 
-func (r *Record) mountRule() Rule {
-	n := &MountRule{Kind: Mount}
+func (r *AppArmorRecord) mountRule() apparmor.Rule {
+	n := &apparmor.MountRule{Kind: apparmor.Mount}
 	if r.Operation == "umount" {
-		n.Kind = Umount
+		n.Kind = apparmor.Umount
 	}
 	list := func(name, values string) {
 		if values != "" {
-			n.Conds = append(n.Conds, Cond{Name: Word{Value: name}, Op: CondEq, Paren: true, Values: words(strings.Split(values, ", ")...)})
+			n.Conds = append(n.Conds, apparmor.Cond{Name: apparmor.Word{Value: name}, Op: apparmor.CondEq, Paren: true, Values: words(strings.Split(values, ", ")...)})
 		}
 	}
 	list("fstype", r.FSType)
 	list("options", r.Flags)
-	dst := Word{}
+	dst := apparmor.Word{}
 	if r.Name != "" {
 		dst.Value = escapeLiteral(r.Name)
 	}
 	n.Target = dst
-	if n.Kind == Mount && r.SrcName != "" {
+	if n.Kind == apparmor.Mount && r.SrcName != "" {
 		n.Source.Value = escapeLiteral(r.SrcName)
 	}
 	return n
 }
 
-func (r *Record) unixRule(mask string) (Rule, string) {
+func (r *AppArmorRecord) unixRule(mask string) (apparmor.Rule, string) {
 	if mask == "" {
 		return nil, "the record does not say which access was denied"
 	}
-	n := &CondRule{Class: ClassUnix, Perms: accesses(mask), ParenPerms: true}
+	n := &apparmor.CondRule{Class: apparmor.ClassUnix, Perms: accesses(mask), ParenPerms: true}
 	if r.SockType != "" {
 		n.Conds = append(n.Conds, cond("type", r.SockType))
 	}
@@ -421,20 +425,20 @@ func (r *Record) unixRule(mask string) (Rule, string) {
 // peerless are the accesses of sockets that have no peer.
 var peerless = []string{"create", "bind", "listen", "shutdown", "getattr", "setattr", "getopt", "setopt"}
 
-func (r *Record) networkRule() (Rule, string) {
-	n := &CondRule{Class: ClassNetwork, Perms: accesses(r.Requested), Args: words(r.Family, r.SockType)}
+func (r *AppArmorRecord) networkRule() (apparmor.Rule, string) {
+	n := &apparmor.CondRule{Class: apparmor.ClassNetwork, Perms: accesses(r.Requested), Args: words(r.Family, r.SockType)}
 	n.ParenPerms = len(n.Perms) > 0
-	end := func(addr string, port int64) (cs []Cond) {
+	end := func(addr string, port int64) (cs []apparmor.Cond) {
 		if addr != "" {
-			cs = append(cs, Cond{Name: Word{Value: "ip"}, Op: CondEq, Values: words(addr)})
+			cs = append(cs, apparmor.Cond{Name: apparmor.Word{Value: "ip"}, Op: apparmor.CondEq, Values: words(addr)})
 		}
 		if port != 0 {
-			cs = append(cs, Cond{Name: Word{Value: "port"}, Op: CondEq, Values: words(fmt.Sprint(port))})
+			cs = append(cs, apparmor.Cond{Name: apparmor.Word{Value: "port"}, Op: apparmor.CondEq, Values: words(fmt.Sprint(port))})
 		}
 		return cs
 	}
 	n.Conds = end(r.LocalAddr, r.LocalPort)
-	if !slices.ContainsFunc(n.Perms, func(w Word) bool { return slices.Contains(peerless, w.Value) }) {
+	if !slices.ContainsFunc(n.Perms, func(w apparmor.Word) bool { return slices.Contains(peerless, w.Value) }) {
 		n.Group = end(r.ForeignAddr, r.ForeignPort)
 	}
 	n.HasGroup = n.Group != nil
@@ -442,8 +446,8 @@ func (r *Record) networkRule() (Rule, string) {
 	return n, ""
 }
 
-func (r *Record) dbusRule(mask string) (Rule, string) {
-	n := &CondRule{Class: ClassDBus, Perms: accesses(mask)}
+func (r *AppArmorRecord) dbusRule(mask string) (apparmor.Rule, string) {
+	n := &apparmor.CondRule{Class: apparmor.ClassDBus, Perms: accesses(mask)}
 	set := func(name, value string) {
 		if value != "" {
 			n.Conds = append(n.Conds, cond(name, value))
@@ -456,7 +460,7 @@ func (r *Record) dbusRule(mask string) (Rule, string) {
 		set("interface", r.Interface)
 		set("member", r.Member)
 		if r.PeerProfile != "" {
-			n.Group = []Cond{cond("label", r.PeerProfile)}
+			n.Group = []apparmor.Cond{cond("label", r.PeerProfile)}
 			n.GroupName.Value, n.HasGroup = "peer", true
 		}
 	case "bind":
