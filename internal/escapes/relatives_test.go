@@ -251,7 +251,7 @@ var rowsRelatives = slices.Concat([]row{
 	},
 	{
 		id: "CVE-2024-21626, descriptors", fixed: "–", what: "what is open in the workload",
-		on: []string{"1.1.4", "1.0.0-rc93", "crun", "1.4.3"},
+		on:    []string{"1.1.4", "1.0.0-rc93", "crun", "1.4.3"},
 		setup: func(a *attempt) { a.args("/inside", "fds") },
 		reached: func(_ *attempt, r result) (string, bool) {
 			seen := ""

@@ -56,7 +56,7 @@ func newScratch(t testing.TB) *scratch {
 	t.Cleanup(func() { removeAll(t, dir) })
 	s := &scratch{dir: dir, bin: filepath.Join(dir, "bin"), count: make(chan int, 1)}
 	s.count <- 0
-	cmds := [][]string{{"-o", s.bin + "/", "./cmd/..."}, {"-o", s.bin + "/inside", "./internal/escapes/testdata/inside"}}
+	cmds := [][]string{{"-o", s.bin + "/", "./cmd/..."}, {"-ldflags", "-s -w", "-o", s.bin + "/inside", "./internal/escapes/testdata/inside"}}
 	for _, args := range cmds {
 		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		cmd.Dir, cmd.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
