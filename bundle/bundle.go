@@ -389,14 +389,19 @@ type policyFilter struct {
 // byStep makes the last step filter and restrict.
 func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request, domain *landlock.Ruleset) error {
 	step := &Step{}
-	if p.Syscalls.Base != policy.SyscallsNone {
-		f, err := r.Cache.filter(t, policyFilter{p.Syscalls, p.Network, p.Capabilities, p.Process}, func() (Filter, error) {
-			filter, err := syscallFilter(t, p, p.Capabilities)
+	ours := func(s policy.Syscalls) (Filter, error) {
+		return r.Cache.filter(t, policyFilter{s, p.Network, p.Capabilities, p.Process}, func() (Filter, error) {
+			q := p
+			q.Syscalls = s
+			filter, err := syscallFilter(t, q, p.Capabilities)
 			if err != nil {
 				return Filter{}, err
 			}
 			return compile(t, "policy "+p.Name, filter)
 		})
+	}
+	if p.Syscalls.Base != policy.SyscallsNone {
+		f, err := ours(p.Syscalls)
 		if err != nil {
 			return err
 		}
@@ -425,6 +430,8 @@ func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request, domain *la
 			// runtime installs, and the policy's own comes on top of it.
 			plan.Confinement.Seccomp = SeccompKeep
 		case len(step.Filters) == 1 && bytes.Equal(f.Program, step.Filters[0].Program):
+		case len(step.Filters) == 1 && len(p.Syscalls.DenyUses) > 0 && widerEqual(ours, p.Syscalls, f):
+			// The engine's is the policy's without DenyUses, which refuses less.
 		default:
 			// The engine's comes last: it need not allow that another is
 			// installed.
@@ -442,6 +449,13 @@ func (plan *Plan) byStep(t target.Target, p policy.Policy, r Request, domain *la
 	plan.Step = step
 	plan.StepLabel = StepLabel(t)
 	return nil
+}
+
+// widerEqual reports whether f is the policy's filter without DenyUses.
+func widerEqual(ours func(policy.Syscalls) (Filter, error), s policy.Syscalls, f Filter) bool {
+	s.DenyUses = nil
+	wider, err := ours(s)
+	return err == nil && bytes.Equal(f.Program, wider.Program)
 }
 
 // Flags of seccomp(2).

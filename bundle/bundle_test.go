@@ -244,6 +244,16 @@ func TestResolveSeccomp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	uses := policy.Default()
+	uses.Syscalls.DenyUses = nil
+	wider, err := syscallFilter(h, uses, uses.Capabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engines, err := toSpec(wider)
+	if err != nil {
+		t.Fatal(err)
+	}
 	other := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"ptrace"}, Action: specs.ActErrno}}}
 	listener := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/l", Syscalls: []specs.LinuxSyscall{{Names: []string{"ptrace"}, Action: specs.ActNotify}}}
 	stricter := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
@@ -259,6 +269,7 @@ func TestResolveSeccomp(t *testing.T) {
 	}{
 		{"ours, by the step", policy.Default(), "i", nil, SeccompInit, 1},
 		{"the engine's is ours", policy.Default(), "i", same, SeccompInit, 1},
+		{"the engine's is Docker's", policy.Default(), "i", engines, SeccompInit, 1},
 		{"the engine's is another", policy.Default(), "i", other, SeccompInit, 2},
 		{"the engine's has a listener", policy.Default(), "i", listener, SeccompKeep, 1},
 		{"no step", policy.Default(), "", nil, SeccompRuntime, -1},

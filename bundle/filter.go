@@ -80,6 +80,9 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 			})
 		}
 	}
+	if err := refuseUses(l, p.Syscalls.DenyUses); err != nil {
+		return nil, fmt.Errorf("system call filter: %w", err)
+	}
 	return l, nil
 }
 

@@ -81,7 +81,23 @@ type Syscalls struct {
 	Base  string   `json:"base"`
 	Allow []string `json:"allow,omitempty"`
 	Deny  []string `json:"deny,omitempty"`
+	// DenyUses are uses of calls that are refused although the call is allowed,
+	// also when Allow names it.
+	DenyUses []string `json:"deny_uses,omitempty"`
 }
+
+// Uses of system calls that [Syscalls.DenyUses] can name.
+const (
+	// UseNotificationPipe is pipe2 with O_NOTIFICATION_PIPE.
+	UseNotificationPipe = "notification-pipe"
+	// UseTerminalInput is ioctl with TIOCSTI or TIOCLINUX, which put input into
+	// a terminal as if it had been typed.
+	UseTerminalInput = "terminal-input"
+	// UseUrgentData is MSG_OOB, in sending and receiving.
+	UseUrgentData = "urgent-data"
+)
+
+var uses = []string{UseNotificationPipe, UseTerminalInput, UseUrgentData}
 
 // Process are the rules on processes.
 type Process struct {
@@ -207,7 +223,7 @@ func Default() Policy {
 	return Policy{
 		Name:          "default",
 		Capabilities:  caps.Docker,
-		Syscalls:      Syscalls{Base: SyscallsDocker},
+		Syscalls:      Syscalls{Base: SyscallsDocker, DenyUses: []string{UseNotificationPipe, UseTerminalInput}},
 		Process:       Process{Ptrace: "self"},
 		MaskedPaths:   slices.Clone(dockerMasked),
 		ReadOnlyPaths: slices.Clone(dockerReadOnly),
@@ -224,6 +240,7 @@ func Strict() Policy {
 	p.Capabilities = 0
 	p.ReadOnlyRoot = true
 	p.Process.Ptrace = "none"
+	p.Syscalls.DenyUses = append(p.Syscalls.DenyUses, UseUrgentData)
 	p.Network = &Network{Families: []string{"unix"}}
 	p.Files = &Files{
 		Read:    []string{"/**"},
@@ -267,7 +284,7 @@ func (p Policy) Clone() Policy {
 		}
 		p.Network = &n
 	}
-	for _, list := range []*[]string{&p.Syscalls.Allow, &p.Syscalls.Deny, &p.MaskedPaths, &p.ReadOnlyPaths} {
+	for _, list := range []*[]string{&p.Syscalls.Allow, &p.Syscalls.Deny, &p.Syscalls.DenyUses, &p.MaskedPaths, &p.ReadOnlyPaths} {
 		*list = slices.Clone(*list)
 	}
 	return p
@@ -294,6 +311,7 @@ func (p Policy) Meet(q Policy) Policy {
 		m.Syscalls.Allow = intersect(m.Syscalls.Allow, q.Syscalls.Allow)
 	}
 	m.Syscalls.Deny = union(m.Syscalls.Deny, q.Syscalls.Deny)
+	m.Syscalls.DenyUses = union(m.Syscalls.DenyUses, q.Syscalls.DenyUses)
 	if m.Network == nil {
 		m.Network = q.Network
 	} else if q.Network != nil {
@@ -344,6 +362,11 @@ func (p Policy) Validate() error {
 	}
 	if b := p.Syscalls.Base; b != SyscallsDocker && b != SyscallsNone {
 		bad("syscalls: base %q: want docker or none", b)
+	}
+	for _, use := range p.Syscalls.DenyUses {
+		if !slices.Contains(uses, use) {
+			bad("syscalls: use %q: want %s", use, strings.Join(uses, ", "))
+		}
 	}
 	if t := p.Process.Ptrace; t != "self" && t != "none" {
 		bad("process: ptrace %q: want self or none", t)

@@ -49,11 +49,14 @@ func (c cell) String() string {
 
 var refusal = regexp.MustCompile(`palisade-oci: [^\n"]*`)
 
+var chatter = regexp.MustCompile(`time="[^"]*" |level=\w+ |msg=|(runc|crun) \w+ failed: |unable to start container process: |error during container init: |container_linux.go:\d+: |process_linux.go:\d+: |rootfs_linux.go:\d+: |standard_init_linux.go:\d+: |starting container process caused: |container init caused: |killed, since it is less confined than asked: `)
+
 // short is a message for a cell of a table, without what differs from run to run.
 func short(s string) string {
 	s = regexp.MustCompile(`/[^ :,]*palisade-escapes[^ :,"]*`).ReplaceAllString(s, "…")
 	s = regexp.MustCompile(`esc\d+-\d+`).ReplaceAllString(s, "ID")
-	s = strings.ReplaceAll(strings.TrimSpace(s), "|", "/")
+	s = chatter.ReplaceAllString(s, "")
+	s = strings.Trim(strings.ReplaceAll(s, "|", "/"), "\" \t")
 	if len(s) > 110 {
 		s = s[:110] + "…"
 	}
@@ -77,6 +80,7 @@ func (r *row) judge(a *attempt, res result) cell {
 	}
 }
 
+// lastLine is what a runtime said last.
 func lastLine(out string) string {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	return short(lines[len(lines)-1])
@@ -219,12 +223,15 @@ func (r *row) run(t *testing.T, s *scratch) []printed {
 		rt := s.named(t, name)
 		line := printed{id: r.id, fixed: r.fixed, runtime: rt.name, what: r.what, layer: r.layer}
 		var plain cell
+		var alone []string
 		for _, way := range ways {
-			if plain = r.try(t, s, rt, bare, way); plain.outcome == outReached {
-				break
+			c := r.try(t, s, rt, bare, way)
+			alone = append(alone, c.String())
+			if plain.outcome != outReached {
+				plain = c
 			}
 		}
-		line.bare = plain.String()
+		line.bare = strings.Join(merge(alone), "; ")
 		switch {
 		case r.bare && plain.outcome != outReached && r.rounds > 0 && !all():
 			t.Logf("%s alone: not won in so few rounds: %v", rt.name, plain)

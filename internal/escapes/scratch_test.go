@@ -56,7 +56,7 @@ func newScratch(t testing.TB) *scratch {
 	t.Cleanup(func() { removeAll(t, dir) })
 	s := &scratch{dir: dir, bin: filepath.Join(dir, "bin"), count: make(chan int, 1)}
 	s.count <- 0
-	cmds := [][]string{{"-o", s.bin + "/", "./cmd/..."}, {"-o", s.bin + "/inside", "./internal/escapes/testdata/inside"}}
+	cmds := [][]string{{"-o", s.bin + "/", "./cmd/..."}, {"-ldflags", "-s -w", "-o", s.bin + "/inside", "./internal/escapes/testdata/inside"}}
 	for _, args := range cmds {
 		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		cmd.Dir, cmd.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
@@ -166,6 +166,8 @@ type attempt struct {
 	// execFlags replace the process file of an exec by a command line.
 	execFlags []string
 	terminal  bool
+	// unified shows the runtime nothing but the unified control groups.
+	unified bool
 	// beside runs while the container starts; it must end when its context does.
 	beside func(context.Context)
 	// last runs after an exec, before the output is read.
@@ -316,9 +318,15 @@ func (a *attempt) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func (a *attempt) commandLine(ctx context.Context, line []string) *exec.Cmd {
+	mounts := ""
 	if a.rt.legacy {
-		const hide = `umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"`
-		line = append([]string{"unshare", "-m", "sh", "-c", hide, "sh"}, line...)
+		mounts = `umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"`
+	}
+	if a.unified {
+		mounts = `mount -t cgroup2 none /sys/fs/cgroup && exec "$@"`
+	}
+	if mounts != "" {
+		line = append([]string{"unshare", "-m", "sh", "-c", mounts, "sh"}, line...)
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = a.dir
@@ -376,6 +384,10 @@ func (a *attempt) do() result {
 // start is do for a configuration that is written already.
 func (a *attempt) start() (r result) {
 	a.t.Helper()
+	// Last of all, when whatever writes to it is gone.
+	defer func() { r.out = a.output() }()
+	done := func() {}
+	defer func() { done() }()
 	defer a.clean()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -390,8 +402,8 @@ func (a *attempt) start() (r result) {
 	pidfile := filepath.Join(a.dir, "pid")
 	args := []string{"create", "--bundle", a.bundle, "--pid-file", pidfile}
 	if a.terminal {
-		socket, done := a.console()
-		defer done()
+		var socket string
+		socket, done = a.console()
 		args = append(args, "--console-socket", socket)
 	}
 	switch a.way {
@@ -414,7 +426,7 @@ func (a *attempt) start() (r result) {
 			break
 		}
 		if a.last != nil {
-			defer func() { a.last(pidfile); r.out = a.output() }()
+			defer a.last(pidfile)
 		}
 		if a.execFlags != nil {
 			a.call(&r, append(append([]string{"exec"}, a.execFlags[:len(a.execFlags)-1]...), a.id, a.execFlags[len(a.execFlags)-1])...)
@@ -427,17 +439,28 @@ func (a *attempt) start() (r result) {
 		a.write(filepath.Join(a.dir, "process.json"), string(p))
 		a.call(&r, "exec", "--process", filepath.Join(a.dir, "process.json"), a.id)
 	}
-	r.out = a.output()
 	return r
 }
 
 func (a *attempt) output() string {
 	a.t.Helper()
-	b, err := os.ReadFile(filepath.Join(a.dir, "out"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		a.t.Fatal(err)
+	var text []byte
+	for _, name := range []string{"out", "aside/out"} {
+		b, err := os.ReadFile(filepath.Join(a.dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			a.t.Fatal(err)
+		}
+		text = append(text, b...)
 	}
-	return string(b)
+	return string(text)
+}
+
+// aside lets the container tell what it sees by a file too.
+func (a *attempt) aside() {
+	a.t.Helper()
+	a.mkdir(filepath.Join(a.dir, "aside"))
+	a.bind(filepath.Join(a.dir, "aside"), "/aside")
+	a.spec.Process.Env = append(a.spec.Process.Env, "ESCAPES_OUT=/aside/out")
 }
 
 // chown gives the image to another user.
@@ -568,9 +591,9 @@ func line(out string, words ...string) (string, bool) {
 }
 
 // exchange swaps two names of the host until its context ends.
-func (a *attempt) exchange(one, two string) func(context.Context) {
+func (a *attempt) exchange(names ...string) func(context.Context) {
 	return func(ctx context.Context) {
-		cmd := exec.Command(filepath.Join(a.s.bin, "inside"), "exchange", one, two)
+		cmd := exec.Command(filepath.Join(a.s.bin, "inside"), append([]string{"exchange"}, names...)...)
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
 			a.t.Error(err)

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,6 +26,10 @@ func main() {
 	if strings.HasPrefix(os.Args[0], "/proc/self/fd/") {
 		say("impostor", "ran")
 		status()
+		return
+	}
+	if host := os.Getenv("ESCAPES_CLIMB"); host != "" && len(args) == 0 {
+		climb(host, "made")
 		return
 	}
 	if len(args) == 0 {
@@ -87,7 +92,7 @@ func main() {
 	case "hook":
 		hook(args)
 	case "exchange":
-		exchange(args[0], args[1])
+		exchange(args[0], args[1], len(args) > 2)
 	case "calls":
 		calls()
 	case "call":
@@ -98,7 +103,18 @@ func main() {
 	}
 }
 
-func say(words ...string) { os.Stdout.WriteString(strings.Join(words, " ") + "\n") }
+// say prints a line; beside standard output, which a runtime may have lost, into
+// the file that ESCAPES_OUT names.
+func say(words ...string) {
+	text := strings.Join(words, " ") + "\n"
+	os.Stdout.WriteString(text)
+	if name := os.Getenv("ESCAPES_OUT"); name != "" {
+		if f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			f.WriteString(text)
+			f.Close()
+		}
+	}
+}
 
 func errno(err error) string {
 	if err == nil {
@@ -281,8 +297,9 @@ func hook(args []string) {
 	}
 }
 
-// exchange swaps two names until its standard input is closed.
-func exchange(a, b string) {
+// exchange swaps two names until its standard input is closed; slow leaves each
+// order for some milliseconds.
+func exchange(a, b string, slow bool) {
 	over := make(chan struct{})
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); close(over) }()
 	for {
@@ -292,6 +309,10 @@ func exchange(a, b string) {
 		default:
 		}
 		_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+		if slow {
+			time.Sleep(time.Duration(rand.IntN(12000)) * time.Microsecond)
+			continue
+		}
 		// Each order is there for about as long as the other.
 		for range 20 {
 			_ = unix.Getpid()
