@@ -242,9 +242,61 @@ const sandbox = `mount --bind / / && mount -o remount,bind,ro / && mount -t tmpf
 
 const plain = `cd "$1" && shift && ulimit -t "$1" && shift && exec "$@"`
 
+// watch returns when a process group waits for ever: none of it has had a processor,
+// or waited for one, for a while. A busy machine alone does not look like that.
+func watch(group int, over <-chan struct{}) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	last, still := "", 0
+	for still < 15 {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		now, waits := progress(group)
+		if waits && now == last {
+			still++
+		} else {
+			still = 0
+		}
+		last = now
+	}
+}
+
+// progress is the processor time of each thread of a group, and whether all sleep.
+func progress(group int) (string, bool) {
+	var out strings.Builder
+	waits := true
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		_, after, _ := strings.Cut(string(b), ") ")
+		f := strings.Fields(after)
+		if len(f) < 3 || f[2] != strconv.Itoa(group) {
+			continue
+		}
+		threads, _ := filepath.Glob(filepath.Join(filepath.Dir(name), "task/*"))
+		for _, t := range threads {
+			if b, err := os.ReadFile(t + "/schedstat"); err == nil {
+				out.Write(b)
+			}
+			if b, err := os.ReadFile(t + "/stat"); err == nil {
+				if _, after, _ := strings.Cut(string(b), ") "); !strings.HasPrefix(after, "S") && !strings.HasPrefix(after, "Z") {
+					waits = false
+				}
+			}
+		}
+	}
+	return out.String(), waits
+}
+
 // start runs a program of tests; cpu bounds its processor time, which does not
-// depend on what else the machine does. wall is for tests that wait for ever.
-func (r *runner) start(bin, dir string, cpu, wall time.Duration, env []string, args ...string) ([]byte, *os.ProcessState, error) {
+// depend on what else the machine does.
+func (r *runner) start(bin, dir string, cpu time.Duration, env []string, args ...string) ([]byte, *os.ProcessState, error) {
 	seconds := strconv.Itoa(int(cpu/time.Second) + 1)
 	shell := []string{"sh", "-c", plain, "sh", dir, seconds, bin}
 	if os.Geteuid() == 0 {
@@ -260,9 +312,13 @@ func (r *runner) start(bin, dir string, cpu, wall time.Duration, env []string, a
 	if err := cmd.Start(); err != nil {
 		return nil, nil, err
 	}
-	timer := time.AfterFunc(wall, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	over := make(chan struct{})
+	go func() {
+		watch(cmd.Process.Pid, over)
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}()
 	err := cmd.Wait()
-	timer.Stop()
+	close(over)
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	return []byte(out.String()), cmd.ProcessState, err
 }
@@ -284,7 +340,7 @@ func (r *runner) baseline(w io.Writer, o options, m *mutated, bins map[string]st
 		if err != nil {
 			return nil, err
 		}
-		names, _, err := r.start(bin, p[0].Dir, time.Minute, 10*time.Minute, nil, "-test.list", "^(Test|Fuzz|Example)")
+		names, _, err := r.start(bin, p[0].Dir, time.Minute, nil, "-test.list", "^(Test|Fuzz|Example)")
 		if err != nil {
 			return nil, fmt.Errorf("list tests: %w\n%s", err, names)
 		}
@@ -292,7 +348,7 @@ func (r *runner) baseline(w io.Writer, o options, m *mutated, bins map[string]st
 			if err := errors.Join(seen.Truncate(0), seen.Truncate(int64(len(m.mutants)+1))); err != nil {
 				return nil, err
 			}
-			out, state, err := r.start(bin, p[0].Dir, o.slow, 20*time.Minute, []string{seenEnv + "=" + seen.Name()}, "-test.short", "-test.v", "-test.run", "^"+name+"$")
+			out, state, err := r.start(bin, p[0].Dir, o.slow, []string{seenEnv + "=" + seen.Name()}, "-test.short", "-test.timeout=0", "-test.v", "-test.run", "^"+name+"$")
 			if err != nil || strings.Contains(string(out), "--- SKIP: "+name+" ") {
 				if o.verbose || err != nil {
 					fmt.Fprintf(w, "left out: %s %s: %v %s\n", pkg, name, err, tail(out))
@@ -345,8 +401,8 @@ func (r *runner) killed(id int, tests []test) bool {
 				rest = append(rest, t)
 			}
 		}
-		_, _, err := r.start(bin, tests[0].dir, 10*cpu+5*time.Second, 10*time.Minute+20*cpu, []string{activeEnv + "=" + strconv.Itoa(id)},
-			"-test.short", "-test.failfast", "-test.run", "^("+strings.Join(names, "|")+")$")
+		_, _, err := r.start(bin, tests[0].dir, 10*cpu+5*time.Second, []string{activeEnv + "=" + strconv.Itoa(id)},
+			"-test.short", "-test.timeout=0", "-test.failfast", "-test.run", "^("+strings.Join(names, "|")+")$")
 		if err != nil {
 			return true
 		}
