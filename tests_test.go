@@ -104,6 +104,7 @@ var skips = map[string]string{
 	"shield/shim/evil_fuzz_test.go":          "inputs of the fuzzer beyond what a script can say",
 	"shield/shim/volume_test.go":             needsRoot,
 	"shield/volfile/archive_test.go":         "a file system with sparse files",
+	"internal/registry/socket/edges_test.go": needsRoot,
 	"svirt/control_test.go":                  "a library that reserves labels on this system",
 }
 
