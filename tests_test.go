@@ -33,6 +33,7 @@ var clocks = map[string]string{
 	"internal/hold/hold_test.go":                    "a helper process polls for a file; the test has no deadline but its own",
 	"internal/launch/profile/kernel_test.go":        "the moments of kills are spread over what one start takes on this machine",
 	"internal/probe/probe_test.go":                  "a run is ended by its context, whenever that is",
+	"internal/registry/authority/edges_test.go":     "the clock of a synctest bubble, which moves only while everything sleeps",
 	"internal/registry/authority/authority_test.go": "the clock of a synctest bubble, which moves only while everything sleeps",
 	"internal/registry/bolt/own_test.go":            "a seed, which the log names",
 	"internal/registry/socket/socket_test.go":       "the benchmark's allocations are timed, and none is judged by it",
