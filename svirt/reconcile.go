@@ -3,6 +3,7 @@
 package svirt
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -165,42 +166,51 @@ func foreignClaims(observed []Observation) []sighting {
 // and content carry the label of their container, so that equality with any
 // holder is as it should be there.
 func (r *Registry) conflicting(tx Tx, s sighting) (Record, bool, error) {
-	mine := func(rec Record) bool {
+	mine := func(rec Record) (bool, error) {
 		switch {
 		case rec.State == Quarantine, rec.ID == s.ID:
-			return true
+			return true, nil
 		case rec.State == Foreign && strings.HasSuffix(rec.ID, ":"+s.ID):
-			return true // one container, seen in two places
+			return true, nil // one container, seen in two places
 		case rec.Level == s.level.String() && (s.Source == "process" || s.Source == "content"):
-			return true
+			return true, nil
 		}
 		// Members of a group are found by the group's record.
 		member, ok, err := tx.ByID(s.ID)
-		return err == nil && ok && groupPrefix+member.Group == rec.ID
+		return ok && groupPrefix+member.Group == rec.ID, err
 	}
 	if rec, ok, err := tx.ByLevel(s.level.String()); err != nil {
 		return Record{}, false, err
-	} else if ok && !mine(rec) {
-		return rec, true, nil
+	} else if ok {
+		if own, err := mine(rec); err != nil || !own {
+			return rec, err == nil, err
+		}
 	}
 	irregular, err := others(tx)
 	if err != nil {
 		return Record{}, false, err
 	}
 	for _, o := range irregular {
-		if o.level.Compare(s.level) != selinux.Incomparable && !mine(o.rec) {
-			return o.rec, true, nil
+		if o.level.Compare(s.level) == selinux.Incomparable {
+			continue
+		}
+		if own, err := mine(o.rec); err != nil || !own {
+			return o.rec, err == nil, err
 		}
 	}
 	var found Record
 	err = r.eachComparablePair(s.level, func(i, j int) error {
 		rec, ok, err := tx.ByLevel(fmt.Sprintf("s0:c%d,c%d", i, j))
-		if err == nil && ok && !mine(rec) {
+		if err != nil || !ok {
+			return err
+		}
+		own, err := mine(rec)
+		if err == nil && !own {
 			found, err = rec, errFound
 		}
 		return err
 	})
-	if found.ID != "" {
+	if errors.Is(err, errFound) {
 		return found, true, nil
 	}
 	return Record{}, false, err
@@ -247,7 +257,12 @@ func (r *Registry) Reconcile(observed []Observation) (Report, error) {
 				}
 				taken = false
 			}
-			if taken || knownTo(tx, s) {
+			if taken {
+				continue
+			}
+			if known, err := knownTo(tx, s); err != nil {
+				return err
+			} else if known {
 				continue
 			}
 			rec := Record{ID: foreignPrefix + s.name(), Level: level, State: Foreign, Holder: s.Source, Since: r.now()}
@@ -280,7 +295,7 @@ func (r *Registry) adopt(tx Tx, c Claim) error {
 }
 
 // knownTo tells whether the registry gave the label to that very holder.
-func knownTo(tx Tx, s sighting) bool {
+func knownTo(tx Tx, s sighting) (bool, error) {
 	rec, ok, err := tx.ByID(s.ID)
-	return err == nil && ok && rec.Level == s.level.String()
+	return ok && rec.Level == s.level.String(), err
 }

@@ -16,17 +16,23 @@ import (
 // cleaning up.
 const reserve = 20 * time.Second
 
+// End is shortly before the end of the whole test run, for what takes a deadline;
+// the zero time where there is none.
+func End(tb testing.TB) time.Time {
+	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
+		if d, ok := t.Deadline(); ok {
+			return d.Add(-reserve)
+		}
+	}
+	return time.Time{}
+}
+
 // Until polls until reached holds. It fails the test by the name of what is
 // awaited when the time of the whole test run is about to end (go test -timeout),
 // and at once when reached returns an error: what is awaited cannot come any more.
 func Until(tb testing.TB, what string, reached func() (bool, error)) {
 	tb.Helper()
-	var end time.Time
-	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
-		if d, ok := t.Deadline(); ok {
-			end = d.Add(-reserve)
-		}
-	}
+	end := End(tb)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		ok, err := reached()
 		if err != nil {
@@ -72,16 +78,11 @@ func Patiently(reached func() bool) bool {
 // Context ends shortly before the time of the whole test run does, so that what
 // was started with it is killed and the test says what it waited for.
 func Context(tb testing.TB) context.Context {
-	ctx := tb.Context()
-	t, ok := tb.(interface{ Deadline() (time.Time, bool) })
-	if !ok {
-		return ctx
+	end := End(tb)
+	if end.IsZero() {
+		return tb.Context()
 	}
-	d, ok := t.Deadline()
-	if !ok {
-		return ctx
-	}
-	ctx, cancel := context.WithDeadline(ctx, d.Add(-reserve))
+	ctx, cancel := context.WithDeadline(tb.Context(), end)
 	tb.Cleanup(cancel)
 	return ctx
 }

@@ -6,7 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
-	"time"
+
+	"github.com/palisade-sec/palisade/internal/await"
 )
 
 func TestProcess(t *testing.T) {
@@ -24,7 +25,7 @@ func TestProcess(t *testing.T) {
 	odd := t.TempDir() + "/a) Z 1 1"
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if err := os.Symlink(sleep, odd); err != nil {
 		t.Fatal(err)
@@ -41,11 +42,7 @@ func TestProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A zombie is over, too.
-	for deadline := time.Now().Add(5 * time.Second); p.Alive(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a killed process is alive")
-		}
-	}
+	await.True(t, "the end of a killed process", func() bool { return !p.Alive() })
 	_ = cmd.Wait()
 	if p.Alive() || (*Process)(nil).Alive() {
 		t.Error("nobody is alive")

@@ -17,10 +17,10 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/landlock"
 )
 
@@ -235,7 +235,7 @@ func tryFamily(t *testing.T, family []node) (denied, total int) {
 	r, w, err := os.Pipe()
 	must(t, err)
 	defer r.Close()
-	must(t, r.SetReadDeadline(time.Now().Add(time.Minute)))
+	must(t, r.SetReadDeadline(await.End(t)))
 	dir, err := os.MkdirTemp("", "ll") // short, for the socket's path
 	must(t, err)
 	defer os.RemoveAll(dir)
@@ -286,7 +286,7 @@ func tryFamily(t *testing.T, family []node) (denied, total int) {
 		conn, err := net.Dial("unix", filepath.Join(dir, strconv.Itoa(i)))
 		must(t, err)
 		defer conn.Close()
-		must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+		must(t, conn.SetDeadline(await.End(t)))
 		must(t, json.NewEncoder(conn).Encode(targets))
 		var got []probe
 		must(t, json.NewDecoder(conn).Decode(&got))
