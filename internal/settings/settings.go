@@ -5,13 +5,9 @@
 package settings
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/palisade-sec/palisade/internal/state"
@@ -42,23 +38,15 @@ type Settings struct {
 	Require []string `json:"require"`
 }
 
-// What a host can require.
-const (
-	requireSELinux  = "selinux"
-	requireAppArmor = "apparmor"
-)
-
-const maxConfigFile = 1 << 20
-
 // Load reads the file that own["config"] names, or File if it is
-// there, and puts the flags over it.
+// there, and puts the options over it.
 func Load(own map[string]string) (Settings, error) {
 	c := Settings{Policy: policy.Default().Name, State: state.Locate(), OnMismatch: "kill"}
 	path, named := own["config"]
 	if !named {
 		path = File
 	}
-	switch err := readConfig(path, &c); {
+	switch err := Read(path, &c); {
 	case err == nil:
 	case !named && errors.Is(err, fs.ErrNotExist):
 	default:
@@ -80,41 +68,8 @@ func Load(own map[string]string) (Settings, error) {
 		case "require":
 			c.Require = strings.Split(value, ",")
 		default:
-			return c, fmt.Errorf("unknown flag --%s%s", "palisade-", name)
+			return c, fmt.Errorf("unknown option --palisade-%s", name)
 		}
 	}
-	if c.OnMismatch != "kill" && c.OnMismatch != "warn" {
-		return c, fmt.Errorf("on mismatch %q: want kill or warn", c.OnMismatch)
-	}
-	for _, layer := range c.Require {
-		if layer != requireSELinux && layer != requireAppArmor {
-			return c, fmt.Errorf("require %q: want %s or %s", layer, requireSELinux, requireAppArmor)
-		}
-	}
-	return c, nil
-}
-
-func readConfig(path string, c *Settings) error {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxConfigFile {
-		return fmt.Errorf("configuration %s: not a file of at most %d bytes", path, maxConfigFile)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(c); err != nil {
-		return fmt.Errorf("configuration %s: %w", path, err)
-	}
-	for name, program := range map[string]string{"runtime": c.Runtime, "emulator": c.Emulator} {
-		if program != "" && !filepath.IsAbs(program) {
-			return fmt.Errorf("configuration %s: %s %q: want an absolute path", path, name, program)
-		}
-	}
-	return nil
+	return c, c.Validate()
 }

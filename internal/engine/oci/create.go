@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,13 +17,12 @@ import (
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/launch"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
+	"github.com/palisade-sec/palisade/selinux"
+	"github.com/palisade-sec/palisade/target"
 )
-
-// AnnotationPolicy on a container picks another built-in policy for it. It can
-// only tighten: what holds is what both policies allow.
-const AnnotationPolicy = "io.github.palisade-sec.request"
 
 // bundleFolder is the bundle that the runtime is given, in a container's folder.
 const bundleFolder = "bundle"
@@ -123,26 +123,17 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 	return nil
 }
 
-// policy is that of the host, tightened by what the container asks for.
-func (w *wrapper) policy(annotations map[string]string) (policy.Policy, error) {
-	p, err := policy.Builtin(w.cfg.Policy)
-	if err != nil {
-		return p, err
-	}
-	if name := annotations[AnnotationPolicy]; name != "" && name != p.Name {
-		q, err := policy.Builtin(name)
-		if err != nil {
-			return p, fmt.Errorf("annotation %s: %w", AnnotationPolicy, err)
-		}
-		return q.Meet(p), nil
-	}
-	return p, nil
-}
-
 // request says what the bundle asks for in the words of every engine.
 func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 	spec := g.spec
-	p, err := w.policy(spec.Annotations)
+	demand, err := ReadDemand(spec, w.call.ID)
+	if err != nil {
+		return launch.Request{}, err
+	}
+	p, err := policy.Builtin(w.cfg.Policy)
+	if err == nil {
+		p, err = demand.Policy(p)
+	}
 	if err != nil {
 		return launch.Request{}, err
 	}
@@ -161,10 +152,79 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 		r.Compile.Engine = spec.Linux.Seccomp
 	}
 	r.Compile.FilterStays, _ = FilterStaysWithRuntime(spec)
-	if err := w.demands(g, &r); err != nil {
-		return r, err
+	return r, w.demands(demand, spec, &r)
+}
+
+// demands refuses what the host cannot enforce, and says which label was asked for.
+func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
+	t := w.host.Target
+	h := DemandHost{
+		SELinux: t.SELinux.On() == target.Yes, AppArmor: t.AppArmor.On() == target.Yes,
+		Loaded: func(name string) bool { return t.AppArmor.Enforces(name) == target.Yes },
 	}
-	return r, nil
+	if r.Policy.AppArmor.Profile != "" {
+		h.EngineDefault = profile.EngineDefault
+	}
+	if h.SELinux {
+		var err error
+		if h.ProcessContext, err = selinux.ParseContext(t.SELinux.ProcessContext); err != nil {
+			return fmt.Errorf("process context of the host's policy: %w", err)
+		}
+	}
+	if err := d.Check(h); err != nil {
+		return err
+	}
+	ctx, given, err := d.Context(h)
+	if err != nil {
+		return err
+	}
+	if given {
+		r.Label.Context = ctx
+	}
+	if a := d.label(); a.By != byConfiguration {
+		// The label that an engine gives to each container is in force as far as the
+		// host enforces any; one that a person has asked for has to be.
+		r.Demanded = launch.Demanded{SELinux: a.Value, By: a.By}
+	}
+	r.Label.Level = d.Claim()
+	r.Label.Group = w.pod(spec)
+	// The containers of a pod have one label, which the first holds; and engines give
+	// one label to all roots of containers that are to have none.
+	r.Label.Borrowed = joins(spec) || spec.Process.SelinuxLabel == ""
+	return nil
+}
+
+// Annotations in which Kubernetes' engines name the pod's sandbox, in the sandbox
+// itself as in the pod's containers.
+//
+// Source: containerd pkg/cri/annotations; CRI-O pkg/annotations, libpod/define.
+var sandboxAnnotations = []string{"io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"}
+
+// pod is the group of a pod's containers, which hold the pod's label together: it is
+// free when the last of them is gone. Empty for a container that is of none.
+func (w *wrapper) pod(spec *specs.Spec) string {
+	for _, name := range sandboxAnnotations {
+		sandbox := spec.Annotations[name]
+		if sandbox == "" {
+			continue
+		}
+		if sandbox != w.call.ID {
+			// Only of a pod whose sandbox is here.
+			if _, err := w.dir.Lookup(w.root(), sandbox); err != nil {
+				continue
+			}
+		}
+		return "pod-" + sandbox
+	}
+	return ""
+}
+
+// joins reports whether a container shares a namespace with another: it is of a pod,
+// or was told to, and its engine gave it the other's label on purpose.
+func joins(spec *specs.Spec) bool {
+	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Path != "" && (n.Type == specs.IPCNamespace || n.Type == specs.PIDNamespace)
+	})
 }
 
 // Source is the configuration of an engine: its text, and the folder against which
@@ -193,7 +253,7 @@ func Compose(c *state.Container, p *bundle.Plan, src Source) (effective.State, e
 	if err := state.WriteFile(c.Path(bundleFolder, "config.json"), edited, 0o600); err != nil {
 		return effective.State{}, err
 	}
-	st := launch.Ask(p, asked(spec))
+	st := launch.Ask(p, effective.Asked(spec))
 	return st, st.AskMounts(spec, src.Folder)
 }
 

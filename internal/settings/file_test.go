@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package oci
+package settings
 
 import (
 	"errors"
@@ -30,14 +30,14 @@ var configs = []struct{ in, want string }{
 	{`null`, "found null"},
 }
 
-func TestReadConfig(t *testing.T) {
+func TestRead(t *testing.T) {
 	for _, tt := range configs {
 		path := filepath.Join(t.TempDir(), "oci.json")
 		if err := os.WriteFile(path, []byte(tt.in), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c := Config{Policy: "default", OnMismatch: "kill"}
-		err := ReadConfig(path, &c)
+		c := Settings{Policy: "default", OnMismatch: "kill"}
+		err := Read(path, &c)
 		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.in, err, tt.want)
 		}
@@ -45,11 +45,11 @@ func TestReadConfig(t *testing.T) {
 			t.Error("a default is gone")
 		}
 	}
-	c := Config{}
-	if err := ReadConfig(filepath.Join(t.TempDir(), "none"), &c); !errors.Is(err, fs.ErrNotExist) {
+	c := Settings{}
+	if err := Read(filepath.Join(t.TempDir(), "none"), &c); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	if err := ReadConfig(t.TempDir(), &c); err == nil {
+	if err := Read(t.TempDir(), &c); err == nil {
 		t.Error("a folder was read")
 	}
 }
@@ -60,8 +60,8 @@ func FuzzConfig(f *testing.F) {
 		f.Add([]byte(tt.in))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		var c Config
-		if decodeConfig(raw, &c) != nil {
+		var c Settings
+		if decode(raw, &c) != nil {
 			return
 		}
 		if c.OnMismatch != "" && c.OnMismatch != "kill" && c.OnMismatch != "warn" || c.Runtime != "" && c.Runtime[0] != '/' {

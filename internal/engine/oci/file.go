@@ -7,15 +7,8 @@ import (
 	"io"
 	"os"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/palisade-sec/palisade/internal/effective"
-	"github.com/palisade-sec/palisade/internal/launch"
 )
-
-func (w *wrapper) demands(g *inBundle, r *launch.Request) error { return nil }
-func asked(s *specs.Spec) effective.State                    { return effective.Asked(s) }
 
 const maxFile = 16 << 20
 
