@@ -188,9 +188,7 @@ func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
 	}
 	r.Label.Level = d.Claim()
 	r.Label.Group = w.pod(spec)
-	// The containers of a pod have one label, which the first holds; and engines give
-	// one label to all roots of containers that are to have none.
-	r.Label.Borrowed = joins(spec) || spec.Process.SelinuxLabel == ""
+	r.Label.Borrowed = d.mayBorrow(spec)
 	return nil
 }
 
@@ -209,8 +207,9 @@ func (w *wrapper) pod(spec *specs.Spec) string {
 			continue
 		}
 		if sandbox != w.call.ID {
-			// Only of a pod whose sandbox is here.
-			if _, err := w.dir.Lookup(w.root(), sandbox); err != nil {
+			// Only of a pod whose sandbox is here, and only a container that shares
+			// something with it: an annotation alone may be an image's.
+			if _, err := w.dir.Lookup(w.root(), sandbox); err != nil || !sharesSandbox(spec) {
 				continue
 			}
 		}

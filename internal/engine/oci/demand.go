@@ -47,8 +47,10 @@ type Demand struct {
 	Process, Mount selinux.Context
 	// Type, User and Role were asked for in addition.
 	User, Role, Type Asked
-	// Level is a level in canonical form, with categories.
-	Level Asked
+	// Level is a level in canonical form, with categories. ByEngine is one that the
+	// engine or its user chose, and not an annotation alone.
+	Level    Asked
+	ByEngine bool
 	// AppArmor is the name of a profile.
 	AppArmor Asked
 }
@@ -202,7 +204,7 @@ func (d *Demand) configuration(s *specs.Spec) error {
 	}
 	if d.Process != (selinux.Context{}) {
 		d.User, d.Role, d.Type = Asked{d.Process.User, byConfiguration}, Asked{d.Process.Role, byConfiguration}, Asked{d.Process.Type, byConfiguration}
-		d.Level = Asked{levelOf(d.Process), byConfiguration}
+		d.Level, d.ByEngine = Asked{levelOf(d.Process), byConfiguration}, true
 	}
 	return d.profile(Asked{Value: s.Process.ApparmorProfile, By: byConfiguration})
 }
@@ -255,6 +257,7 @@ func (d *Demand) part(part, by string, own bool) error {
 		if l.Categories.IsEmpty() {
 			return nil // less than any level that the registry gives
 		}
+		d.ByEngine = d.ByEngine || own
 		return d.Level.put("SELinux level", Asked{l.String(), by})
 	case "user":
 		to = &d.User
@@ -441,6 +444,33 @@ func (d Demand) Claim() string {
 		return d.Level.Value
 	}
 	return levelOf(d.Mount)
+}
+
+// mayBorrow reports whether the level to reserve may be one that another container
+// holds. The containers of a pod have one label, which the first holds, and engines
+// give one to all roots of containers that are to have none. A level that only an
+// annotation names is for one container: an image would choose whose files it reads.
+func (d Demand) mayBorrow(s *specs.Spec) bool {
+	fromRoot := d.Level.Value == "" && d.Claim() != ""
+	return fromRoot || d.ByEngine && joins(s)
+}
+
+// sharesSandbox reports whether a container has a namespace of another, or none of
+// its own of those that all containers of a pod share.
+func sharesSandbox(s *specs.Spec) bool {
+	if s.Linux == nil {
+		return false
+	}
+	shares, own := false, false
+	for _, n := range s.Linux.Namespaces {
+		switch n.Type {
+		case specs.IPCNamespace, specs.NetworkNamespace:
+			shares, own = shares || n.Path != "", own || n.Path == ""
+		case specs.PIDNamespace, specs.UTSNamespace:
+			shares = shares || n.Path != ""
+		}
+	}
+	return shares || !own
 }
 
 // Policy is the host's policy, tightened by what the container asks for.

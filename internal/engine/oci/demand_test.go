@@ -182,6 +182,57 @@ func TestDemandClaim(t *testing.T) {
 	}
 }
 
+// TestBorrowed wants a level of another container for none that only an annotation
+// asks for.
+func TestBorrowed(t *testing.T) {
+	joined := func(s *specs.Spec) *specs.Spec {
+		s.Linux = &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: "ipc", Path: "/proc/7/ns/ipc"}}}
+		return s
+	}
+	for _, tt := range []struct {
+		name string
+		spec *specs.Spec
+		want bool
+	}{
+		{"nothing", annotate(nil), false},
+		{"annotation", annotate(nil, AnnotationSELinux, "level:s0:c1,c2"), false},
+		{"annotation of a container that joins another", joined(annotate(nil, AnnotationSELinux, "level:s0:c1,c2")), false},
+		{"annotation of a labelled root", annotate(&specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{MountLabel: "u:r:f:s0:c5,c6"}}, AnnotationSELinux, "level:s0:c1,c2"), false},
+		{"label of the engine", labelled(annotate(nil), "u:r:t:s0:c1,c2"), false},
+		{"label of the engine, confirmed, of a container that joins another", labelled(joined(annotate(nil, AnnotationSELinux, "level:s0:c1,c2")), "u:r:t:s0:c1,c2"), true},
+		{"label of the root alone", &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{MountLabel: "u:r:f:s0:c5,c6"}}, true},
+		{"docker", docker(t, `"label=level:s0:c1,c2"`), false},
+		{"docker, of a container that joins another", joined(docker(t, `"label=level:s0:c1,c2"`)), true},
+	} {
+		d, err := ReadDemand(tt.spec, dockerID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.mayBorrow(tt.spec); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+func TestSharesSandbox(t *testing.T) {
+	for _, tt := range []struct {
+		namespaces []specs.LinuxNamespace
+		want       bool
+	}{
+		{[]specs.LinuxNamespace{{Type: "ipc", Path: "/proc/7/ns/ipc"}, {Type: "network", Path: "/proc/7/ns/net"}, {Type: "pid"}}, true},
+		{[]specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "uts"}}, true}, // the host's network and IPC
+		{[]specs.LinuxNamespace{{Type: "pid"}, {Type: "ipc"}, {Type: "network"}}, false},
+		{[]specs.LinuxNamespace{{Type: "pid"}, {Type: "network"}}, false},
+	} {
+		if got := sharesSandbox(&specs.Spec{Linux: &specs.Linux{Namespaces: tt.namespaces}}); got != tt.want {
+			t.Errorf("%v: %v", tt.namespaces, got)
+		}
+	}
+	if sharesSandbox(&specs.Spec{}) {
+		t.Error("a configuration without namespaces")
+	}
+}
+
 func TestDemandPolicy(t *testing.T) {
 	for request, want := range map[string]string{"": "default", "default": "default", "strict": policy.Strict().Meet(policy.Default()).Name} {
 		d, err := ReadDemand(annotate(nil, AnnotationRequest, request), "x")
