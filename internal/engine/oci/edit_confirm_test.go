@@ -208,10 +208,10 @@ func checkStatus(t *testing.T, out string, s *specs.Spec) {
 // compares what both runtimes put into force. PALISADE_STRICTJSON_RUNS is their
 // number for each runtime.
 func TestConfirmStrictJSONEnforced(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts containers")
-	}
 	n := 8
+	if testing.Short() {
+		n = 1
+	}
 	if s := os.Getenv("PALISADE_STRICTJSON_RUNS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
