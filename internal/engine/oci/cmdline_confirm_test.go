@@ -435,10 +435,10 @@ func expect(g *Grammar, c *Call) verdict {
 	}
 	for _, side := range []struct {
 		from *Options
-		to   *[]given
+		to   *[]tookOption
 	}{{&c.Global, &v.global}, {&c.Options, &v.options}} {
 		for _, name := range side.from.Names() {
-			*side.to = append(*side.to, given{name, side.from.Values(name)})
+			*side.to = append(*side.to, tookOption{name, side.from.Values(name)})
 		}
 	}
 	return v
@@ -463,7 +463,7 @@ func (v verdict) differs(g *Grammar, w verdict) string {
 	return differ("option", g, cmd.Options, v.options, w.options)
 }
 
-func differ(what string, g *Grammar, table []Option, ours, theirs []given) string {
+func differ(what string, g *Grammar, table []Option, ours, theirs []tookOption) string {
 	a, b := folded(table, ours), folded(table, theirs)
 	if g.Runtime == "runc" {
 		if r, ok := a["root"]; ok && !sameRoot(r[0], b["root"]) {
@@ -507,7 +507,7 @@ func sameRoot(ours string, theirs []string) bool {
 }
 
 // folded are the values of each option: all of one that is repeated, else the last.
-func folded(table []Option, from []given) map[string][]string {
+func folded(table []Option, from []tookOption) map[string][]string {
 	out := map[string][]string{}
 	for _, g := range from {
 		i := slices.IndexFunc(table, func(o Option) bool { return o.Name == g.name })
@@ -532,10 +532,10 @@ func folded(table []Option, from []given) map[string][]string {
 
 // sequence is the order in which options took hold.
 func sequence(v verdict) string {
-	last := func(from []given) string {
+	last := func(from []tookOption) string {
 		var out []string
 		for i, g := range from {
-			if !slices.ContainsFunc(from[i+1:], func(h given) bool { return h.name == g.name }) {
+			if !slices.ContainsFunc(from[i+1:], func(h tookOption) bool { return h.name == g.name }) {
 				out = append(out, g.name)
 			}
 		}
