@@ -53,7 +53,7 @@ type writer struct {
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 12)) }
 
-func pick[T any](w *writer, from []T) T { return from[w.IntN(len(from))] }
+func oneOf[T any](w *writer, from []T) T { return from[w.IntN(len(from))] }
 
 func (w *writer) chance(percent int) bool { return w.IntN(100) < percent }
 
@@ -72,17 +72,17 @@ var (
 func (w *writer) value(o *Option) string {
 	switch {
 	case w.chance(8):
-		return pick(w, strange)
+		return oneOf(w, strange)
 	case len(o.Enum) > 0 && w.chance(90):
-		return pick(w, o.Enum)
+		return oneOf(w, o.Enum)
 	case o.Type == Int && w.chance(90):
 		return strconv.Itoa(w.IntN(20))
 	case o.Type == Duration && w.chance(90):
-		return pick(w, []string{"5s", "1m", "100ms", "0", "-1s"})
+		return oneOf(w, []string{"5s", "1m", "100ms", "0", "-1s"})
 	case o.Type == Bool || o.Type == OptionalBool:
-		return pick(w, []string{"true", "false", "1", "0", "t", "F", "no", "TRUE", "x"})
+		return oneOf(w, []string{"true", "false", "1", "0", "t", "F", "no", "TRUE", "x"})
 	}
-	return pick(w, plain)
+	return oneOf(w, plain)
 }
 
 // option is one option in one of the ways to write it.
@@ -90,7 +90,7 @@ func (w *writer) option(o *Option) []string {
 	takes := o.Type != Bool && o.Type != OptionalBool
 	name := o.Name
 	if len(o.Aliases) > 0 && w.chance(30) {
-		name = pick(w, o.Aliases)
+		name = oneOf(w, o.Aliases)
 	}
 	if len(name) > 1 && (w.chance(3) || w.g.Syntax == SyntaxArgp && w.chance(25)) {
 		name = name[:1+w.IntN(len(name)-1)] // short for it
@@ -157,16 +157,16 @@ func (w *writer) joined(table []Option) string {
 		}
 	}
 	if w.chance(30) {
-		word += pick(w, plain)
+		word += oneOf(w, plain)
 	}
 	return word
 }
 
 func (w *writer) id() string {
 	if w.chance(8) {
-		return pick(w, odd)
+		return oneOf(w, odd)
 	}
-	return pick(w, ids)
+	return oneOf(w, ids)
 }
 
 // line is a whole command line.
@@ -198,7 +198,7 @@ func (w *writer) line() []string {
 	var args [][]string
 	if cmd.ID >= 0 || w.chance(5) {
 		if cmd.ID > 0 {
-			args = append(args, []string{pick(w, []string{"add", "remove"})})
+			args = append(args, []string{oneOf(w, []string{"add", "remove"})})
 		}
 		if w.chance(97) {
 			args = append(args, []string{w.id()})
@@ -214,7 +214,7 @@ func (w *writer) line() []string {
 		more++
 	}
 	for range more {
-		args = append(args, []string{pick(w, tails)})
+		args = append(args, []string{oneOf(w, tails)})
 	}
 	// Options stand in front, but for some.
 	all := slices.Concat(body, args)
@@ -235,7 +235,7 @@ func (w *writer) line() []string {
 // mutate changes one word.
 func (w *writer) mutate(line []string) []string {
 	if len(line) == 0 {
-		return []string{pick(w, strange)}
+		return []string{oneOf(w, strange)}
 	}
 	line = slices.Clone(line)
 	i := w.IntN(len(line))
@@ -243,11 +243,11 @@ func (w *writer) mutate(line []string) []string {
 	case 0:
 		return slices.Delete(line, i, i+1)
 	case 1:
-		return slices.Insert(line, i, pick(w, strange))
+		return slices.Insert(line, i, oneOf(w, strange))
 	case 2:
 		return slices.Insert(line, i, line[w.IntN(len(line))])
 	case 3:
-		line[i] = pick(w, strange)
+		line[i] = oneOf(w, strange)
 	case 4:
 		j := w.IntN(len(line))
 		line[i], line[j] = line[j], line[i]
@@ -258,7 +258,7 @@ func (w *writer) mutate(line []string) []string {
 		}
 	case 6:
 		at := w.IntN(len(line[i]) + 1)
-		line[i] = line[i][:at] + pick(w, []string{"-", "=", "x", "b", "é", " "}) + line[i][at:]
+		line[i] = line[i][:at] + oneOf(w, []string{"-", "=", "x", "b", "é", " "}) + line[i][at:]
 	case 7:
 		at := w.IntN(len(line[i]) + 1)
 		head, tail := line[i][:at], line[i][at:]
@@ -435,10 +435,10 @@ func expect(g *Grammar, c *Call) verdict {
 	}
 	for _, side := range []struct {
 		from *Options
-		to   *[]given
+		to   *[]tookOption
 	}{{&c.Global, &v.global}, {&c.Options, &v.options}} {
 		for _, name := range side.from.Names() {
-			*side.to = append(*side.to, given{name, side.from.Values(name)})
+			*side.to = append(*side.to, tookOption{name, side.from.Values(name)})
 		}
 	}
 	return v
@@ -463,7 +463,7 @@ func (v verdict) differs(g *Grammar, w verdict) string {
 	return differ("option", g, cmd.Options, v.options, w.options)
 }
 
-func differ(what string, g *Grammar, table []Option, ours, theirs []given) string {
+func differ(what string, g *Grammar, table []Option, ours, theirs []tookOption) string {
 	a, b := folded(table, ours), folded(table, theirs)
 	if g.Runtime == "runc" {
 		if r, ok := a["root"]; ok && !sameRoot(r[0], b["root"]) {
@@ -507,7 +507,7 @@ func sameRoot(ours string, theirs []string) bool {
 }
 
 // folded are the values of each option: all of one that is repeated, else the last.
-func folded(table []Option, from []given) map[string][]string {
+func folded(table []Option, from []tookOption) map[string][]string {
 	out := map[string][]string{}
 	for _, g := range from {
 		i := slices.IndexFunc(table, func(o Option) bool { return o.Name == g.name })
@@ -532,10 +532,10 @@ func folded(table []Option, from []given) map[string][]string {
 
 // sequence is the order in which options took hold.
 func sequence(v verdict) string {
-	last := func(from []given) string {
+	last := func(from []tookOption) string {
 		var out []string
 		for i, g := range from {
-			if !slices.ContainsFunc(from[i+1:], func(h given) bool { return h.name == g.name }) {
+			if !slices.ContainsFunc(from[i+1:], func(h tookOption) bool { return h.name == g.name }) {
 				out = append(out, g.name)
 			}
 		}

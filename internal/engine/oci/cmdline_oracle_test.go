@@ -26,14 +26,14 @@ import (
 type verdict struct {
 	kind    string // action, help, version or error
 	command string
-	global  []given
-	options []given
+	global  []tookOption
+	options []tookOption
 	args    []string
 	err     string
 }
 
-// given is one option that the runtime took.
-type given struct {
+// tookOption is one option that the runtime took.
+type tookOption struct {
 	name   string
 	values []string
 }
@@ -121,10 +121,10 @@ func runcPeer(tb testing.TB, version string) *peer {
 		v = verdict{kind: t.Kind, command: t.Command, err: t.Error}
 		for _, side := range []struct {
 			from map[string][][]byte
-			to   *[]given
+			to   *[]tookOption
 		}{{t.Global, &v.global}, {t.Options, &v.options}} {
 			for name, values := range side.from {
-				g := given{name: name}
+				g := tookOption{name: name}
 				for _, b := range values {
 					g.values = append(g.values, string(b))
 				}
@@ -154,7 +154,7 @@ func buildRunc(tb testing.TB, version string) string {
 		return bin
 	}
 	src := tb.TempDir()
-	if err := os.CopyFS(src, writable{os.DirFS(module)}); err != nil {
+	if err := os.CopyFS(src, slimFS{os.DirFS(module)}); err != nil {
 		tb.Fatal(err)
 	}
 	edits := map[string][][2]string{
@@ -195,19 +195,19 @@ func buildRunc(tb testing.TB, version string) string {
 	return bin
 }
 
-// writable is a file system whose files the copy may change, without what the
+// slimFS is a file system whose files the copy may change, without what the
 // build does not need.
-type writable struct{ fs.FS }
+type slimFS struct{ fs.FS }
 
-func (w writable) Open(name string) (fs.File, error) {
+func (w slimFS) Open(name string) (fs.File, error) {
 	f, err := w.FS.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	return writableFile{f}, nil
+	return slimFile{f}, nil
 }
 
-func (w writable) ReadDir(name string) ([]fs.DirEntry, error) {
+func (w slimFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	all, err := fs.ReadDir(w.FS, name)
 	var out []fs.DirEntry
 	for _, e := range all {
@@ -218,19 +218,19 @@ func (w writable) ReadDir(name string) ([]fs.DirEntry, error) {
 	return out, err
 }
 
-type writableFile struct{ fs.File }
+type slimFile struct{ fs.File }
 
-func (f writableFile) Stat() (fs.FileInfo, error) {
+func (f slimFile) Stat() (fs.FileInfo, error) {
 	fi, err := f.File.Stat()
 	if err != nil {
 		return nil, err
 	}
-	return writableInfo{fi}, nil
+	return slimInfo{fi}, nil
 }
 
-type writableInfo struct{ fs.FileInfo }
+type slimInfo struct{ fs.FileInfo }
 
-func (i writableInfo) Mode() fs.FileMode { return i.FileInfo.Mode() | 0o200 }
+func (i slimInfo) Mode() fs.FileMode { return i.FileInfo.Mode() | 0o200 }
 
 // crunPeer is the installed crun with a library before its own argp.
 func crunPeer(tb testing.TB) *peer {
@@ -306,9 +306,9 @@ func crunPeer(tb testing.TB) *peer {
 					value = strconv.FormatBool(value != "false" && value != "no")
 				}
 				if place == "" && v.command == "" {
-					v.global = append(v.global, given{name, []string{value}})
+					v.global = append(v.global, tookOption{name, []string{value}})
 				} else {
-					v.options = append(v.options, given{name, []string{value}})
+					v.options = append(v.options, tookOption{name, []string{value}})
 				}
 			case "passed":
 				passed = true
