@@ -55,7 +55,7 @@ var rowsRelatives = slices.Concat([]row{
 		setup: func(a *attempt) {
 			a.spec.Process.Args = []string{"/inside", "exes"}
 			a.exec = a.process()
-			a.exec.Args = []string{"/proc/self/exe"}
+			a.exec.Args = []string{"/inside", "status"}
 			a.last = func(pidfile string) {
 				a.write(filepath.Join(a.root, "stop"), "")
 				a.waitInit(pidfile)

@@ -567,6 +567,7 @@ var rowsRuntime = []row{
 			a.mkdir(inside)
 			a.write(filepath.Join(inside, "secret"), "of the image")
 			a.link(filepath.Join(a.outside, "secret"), "dev/null")
+			a.aside()
 			a.args("/inside", "fds")
 		},
 		reached: foreignFD, why: "the link is resolved in the container in 1.8.1: the stream is a file of the image",
