@@ -41,7 +41,7 @@ func (a *attempt) run(name string, args ...string) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = a.dir
-	cmd.Env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(a.s.dir, "palisade"), "PALISADE_RUNTIME=", "XDG_RUNTIME_DIR=")
+	cmd.Env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(a.dir, "palisade"), "PALISADE_RUNTIME=", "XDG_RUNTIME_DIR=")
 	cmd.WaitDelay = 10 * time.Second
 	if err := os.RemoveAll(filepath.Join(a.dir, "out")); err != nil {
 		a.t.Fatal(err)
@@ -122,7 +122,7 @@ func TestConfirmPodman(t *testing.T) {
 		command := []string{crun.path}
 		if pol != bare {
 			command = []string{
-				filepath.Join(s.bin, "palisade-oci"), "--palisade-state", filepath.Join(s.dir, "palisade"),
+				filepath.Join(s.bin, "palisade-oci"), "--palisade-state", filepath.Join(a.dir, "palisade"),
 				"--palisade-runtime", crun.path, "--palisade-policy", pol,
 			}
 		}
@@ -202,6 +202,10 @@ func TestConfirmRun(t *testing.T) {
 			a.link(a.outside, "etc")
 			return nil
 		}, []string{"/inside", "status"}, made},
+		{"/dev/console of the root is a link", []string{"crun"}, func(a *attempt) []string {
+			a.link(filepath.Join(a.outside, "console"), "dev/console")
+			return nil
+		}, []string{"/inside", "status"}, made},
 		{"working folder is a leaked descriptor", []string{"1.1.4"}, func(a *attempt) []string {
 			return []string{"-w", fmt.Sprintf("/proc/self/fd/%d", leakedFD(a))}
 		}, nil, climbed("read")},
@@ -233,12 +237,9 @@ func TestConfirmRun(t *testing.T) {
 						}
 						flags := tt.setup(a)
 						before, _ := made(a, result{})
-						runtime := rt.path
-						if rt.legacy {
-							runtime = a.script("runtime", rt.path)
-						}
-						command := append([]string{"run", "--runtime", runtime, "--policy", pol, "--rootfs", a.root}, flags...)
-						res := a.run(filepath.Join(s.bin, "palisade"), append(append(command, "--"), args...)...)
+						command := append([]string{filepath.Join(s.bin, "palisade"), "run", "--runtime", rt.path, "--policy", pol, "--rootfs", a.root}, flags...)
+						command = a.commandLine(t.Context(), append(append(command, "--"), args...)).Args
+						res := a.run(command[0], command[1:]...)
 						what, ok := tt.reached(a, res)
 						if before == what {
 							ok = false // what the row put there itself
@@ -252,7 +253,11 @@ func TestConfirmRun(t *testing.T) {
 							t.Errorf("%s, %s: exit code %d: %s", rt.name, pol, res.code, res.out)
 						}
 						if n == 0 {
-							seen = append(seen, fmt.Sprintf("exit code %d: %s", res.code, lastLine(res.out)))
+							said := lastLine(res.out)
+							if m := refusal.FindString(res.out); m != "" {
+								said = short(m)
+							}
+							seen = append(seen, fmt.Sprintf("exit code %d: %s", res.code, said))
 						}
 					}
 					t.Logf("%s, %s: %s", rt.name, pol, strings.Join(seen, "; "))

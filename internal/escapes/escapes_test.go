@@ -47,7 +47,11 @@ func (c cell) String() string {
 	return s
 }
 
-var refusal = regexp.MustCompile(`palisade-oci: [^\n"]*`)
+var refusal = regexp.MustCompile(`palisade(?:-oci|-init|: error): [^\n]*`)
+
+// reasons are what refusals of these rows are about. Any other would say that
+// the row is refused for something that it is not about.
+var reasons = regexp.MustCompile(`mounts?\[|mounts: asked for|root|link|not allowed by policy|read OCI configuration|executed first|working (directory|folder)|cwd|mount|hook|/dev/|exec:? .*: no such file`)
 
 var chatter = regexp.MustCompile(`time="[^"]*" |level=\w+ |msg=|(runc|crun) \w+ failed: |unable to start container process: |error during container init: |container_linux.go:\d+: |process_linux.go:\d+: |rootfs_linux.go:\d+: |standard_init_linux.go:\d+: |starting container process caused: |container init caused: |killed, since it is less confined than asked: `)
 
@@ -56,6 +60,7 @@ func short(s string) string {
 	s = regexp.MustCompile(`/[^ :,]*palisade-escapes[^ :,"]*`).ReplaceAllString(s, "…")
 	s = regexp.MustCompile(`esc\d+-\d+`).ReplaceAllString(s, "ID")
 	s = chatter.ReplaceAllString(s, "")
+	s = strings.ReplaceAll(s, `\"`, `"`)
 	s = strings.Trim(strings.ReplaceAll(s, "|", "/"), "\" \t")
 	if len(s) > 110 {
 		s = s[:110] + "…"
@@ -70,7 +75,10 @@ func (r *row) judge(a *attempt, res result) cell {
 	case ok:
 		return cell{outcome: outReached, detail: detail}
 	case m != "" && a.pol != bare:
-		return cell{outcome: outRefused, detail: short(strings.TrimPrefix(m, "palisade-oci: "))}
+		if strings.Contains(m, "more than") || !reasons.MatchString(m) {
+			a.t.Errorf("%s, %s, %s: refused for another reason: %s", r.id, a.pol, a.way, m)
+		}
+		return cell{outcome: outRefused, detail: short(regexp.MustCompile(`^palisade(-oci|: error): `).ReplaceAllString(m, ""))}
 	case strings.Contains(res.out, "ran ") && detail != "":
 		return cell{outcome: outRan, detail: detail}
 	case strings.Contains(res.out, "ran "):
@@ -115,6 +123,10 @@ func (r *row) try(t *testing.T, s *scratch, rt runtime, pol, way string) cell {
 			}
 			if c.outcome == outReached {
 				hits++
+				break
+			}
+			// Three variants that are refused alike say it for a short run.
+			if refusals >= 3 && r.rounds == 0 && !all() {
 				break
 			}
 		}
@@ -183,7 +195,7 @@ func TestConfirmEscapes(t *testing.T) {
 		t.Run(part.name, func(t *testing.T) {
 			for i := range part.rows {
 				r := &part.rows[i]
-				t.Run(r.id, func(t *testing.T) { lines = append(lines, r.run(t, s)...) })
+				t.Run(r.id, func(t *testing.T) { lines = append(lines, r.run(t, s, part.name == "relatives")...) })
 			}
 		})
 		if len(lines) > 0 {
@@ -209,7 +221,7 @@ func appendFile(name, text string) error {
 	return f.Close()
 }
 
-func (r *row) run(t *testing.T, s *scratch) []printed {
+func (r *row) run(t *testing.T, s *scratch, relative bool) []printed {
 	names := r.runtimes()
 	if len(names) == 0 || r.hook != "" && !all() {
 		t.Skip("of the runtimes of `make escapes`")
@@ -249,7 +261,8 @@ func (r *row) run(t *testing.T, s *scratch) []printed {
 		for _, pol := range []string{policyDefault, policyStrict} {
 			var cells []string
 			for i, way := range ways {
-				if pol == policyStrict && i > 0 && !all() {
+				// Relatives, and short runs, go fewer ways.
+				if relative && pol == policyStrict && i > 0 || !all() && (pol == policyStrict && (i > 0 || relative) || relative && i > 1) {
 					break
 				}
 				c := r.try(t, s, rt, pol, way)

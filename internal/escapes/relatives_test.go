@@ -30,7 +30,7 @@ var rowsRelatives = slices.Concat([]row{
 	}),
 	{
 		id: "CVE-2024-21626, program", fixed: "runc 1.1.12", what: "the program is found through the descriptor",
-		on: []string{"1.1.4", "1.1.11", "1.0.0-rc93"}, control: []string{"1.1.15"}, variants: 14, bare: true,
+		on: []string{"1.1.4", "1.0.0-rc93"}, control: []string{"1.1.15"}, variants: 10, bare: true,
 		setup: func(a *attempt) {
 			a.inside(filepath.Join(a.outside, "tool"))
 			up := strings.Repeat("../", 12)
@@ -40,14 +40,14 @@ var rowsRelatives = slices.Concat([]row{
 	},
 	{
 		id: "CVE-2024-21626, exec --cwd", fixed: "runc 1.1.12", what: "the descriptor in the flag of an exec",
-		on: []string{"1.1.4", "1.1.11", "1.0.0-rc93"}, ways: []string{wayExec}, variants: 14, bare: true,
+		on: []string{"1.1.11", "1.1.4", "1.0.0-rc93"}, ways: []string{wayExec}, variants: 10,
 		setup: func(a *attempt) {
 			a.spec.Process.Args = []string{"/inside", "hold"}
 			// The program takes what it climbs to from its environment.
 			a.inside(filepath.Join(a.root, "climb"))
 			a.execFlags = []string{"--cwd", fmt.Sprintf("/proc/self/fd/%d", leakedFD(a)), "--env", "ESCAPES_CLIMB=" + a.outside, "/climb"}
 		},
-		reached: climbed("read"), layer: "the working directory has to lie in the container",
+		reached: climbed("read"), why: "an exec has no folder of the host open here", layer: "the working directory has to lie in the container",
 	},
 	{
 		id: "CVE-2019-5736, last step", fixed: "–", what: "the last step's own file opened for writing",
@@ -55,7 +55,7 @@ var rowsRelatives = slices.Concat([]row{
 		setup: func(a *attempt) {
 			a.spec.Process.Args = []string{"/inside", "exes"}
 			a.exec = a.process()
-			a.exec.Args = []string{"/proc/self/exe"}
+			a.exec.Args = []string{"/inside", "status"}
 			a.last = func(pidfile string) {
 				a.write(filepath.Join(a.root, "stop"), "")
 				a.waitInit(pidfile)
@@ -275,7 +275,7 @@ var rowsRelatives = slices.Concat([]row{
 func workingDirectory(what string, path func(a *attempt, fd int) string) row {
 	return row{
 		id: "CVE-2024-21626, " + what, fixed: "runc 1.1.12", what: "the working directory is a leaked descriptor, by " + what,
-		on: []string{"1.1.4", "1.1.11", "1.0.0-rc93"}, control: []string{"1.1.15"}, variants: 14, bare: true,
+		on: []string{"1.1.4", "1.0.0-rc93"}, control: []string{"1.1.15"}, variants: 10, bare: true,
 		setup: func(a *attempt) {
 			a.args(a.climbArgs()...)
 			a.process().Cwd = path(a, leakedFD(a))

@@ -330,7 +330,7 @@ func (a *attempt) commandLine(ctx context.Context, line []string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = a.dir
-	cmd.Env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(a.s.dir, "palisade"), "PALISADE_RUNTIME=", "XDG_RUNTIME_DIR=")
+	cmd.Env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(a.dir, "palisade"), "PALISADE_RUNTIME=", "XDG_RUNTIME_DIR=")
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
