@@ -92,6 +92,7 @@ var skips = map[string]string{
 	"internal/laststep/start_linux_test.go":  needsRoot,
 	"internal/laststep/step_linux_test.go":   "Landlock in the kernel",
 	"internal/launch/profile/kernel_test.go": takesLong,
+	"internal/mutate/mutate_test.go":         takesLong,
 	"internal/observe/observe_test.go":       "a file system that takes labels",
 	"internal/probe/control_test.go":         needsRoot,
 	"internal/state/kill_test.go":            "time, and the right to trace",

@@ -348,7 +348,8 @@ func classBytes(s dfa.Set) string {
 	var b strings.Builder
 	one := func(c int) {
 		switch {
-		case c == ']' || c == '-' || c == '^' || c == '\\' || c == '[' || c < 0x21 || c >= 0x7f:
+		// Wildcards are wildcards in a class too.
+		case strings.IndexByte("]-^\\[*?{},\"@", byte(c)) >= 0, c < 0x21, c >= 0x7f:
 			fmt.Fprintf(&b, `\x%02x`, c)
 		default:
 			b.WriteByte(byte(c))

@@ -65,14 +65,19 @@ type mutated struct {
 	imports types.Importer
 }
 
-// load finds the mutants of a package.
-func load(path string) (*mutated, error) {
+// load finds the mutants of a package, or of some files of it.
+func load(path string, only []string) (*mutated, error) {
 	all, err := list("-json=ImportPath,Dir,Name,Export,GoFiles,TestGoFiles,XTestGoFiles", "-export", "-deps", path)
 	if err != nil {
 		return nil, err
 	}
+	// And what the switch imports.
+	more, err := list("-json=ImportPath,Export", "-export", "-deps", "os", "strconv", "syscall")
+	if err != nil {
+		return nil, err
+	}
 	exports := map[string]string{}
-	for _, p := range all {
+	for _, p := range slices.Concat(more, all) {
 		exports[p.ImportPath] = p.Export
 	}
 	fset := token.NewFileSet()
@@ -83,6 +88,11 @@ func load(path string) (*mutated, error) {
 		}
 		return os.Open(exports[path])
 	})
+	for _, name := range only {
+		if !slices.Contains(m.GoFiles, name) {
+			return nil, fmt.Errorf("%s has no file %s", path, name)
+		}
+	}
 	var files []*ast.File
 	var texts [][]byte
 	for _, name := range m.GoFiles {
@@ -102,7 +112,7 @@ func load(path string) (*mutated, error) {
 		return nil, err
 	}
 	for i, f := range files {
-		if ast.IsGenerated(f) {
+		if ast.IsGenerated(f) || len(only) > 0 && !slices.Contains(only, m.GoFiles[i]) {
 			continue
 		}
 		s := &source{name: m.GoFiles[i], text: texts[i], base: fset.File(f.Pos()).Pos(0), ast: f, pkg: pkg, info: info, fset: fset, named: map[string]bool{}}

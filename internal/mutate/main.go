@@ -5,9 +5,10 @@
 // behind a switch, so that a mutant costs the run of the tests that reach it and no
 // build.
 //
-//	go run ./internal/mutate [flags] PACKAGE[=PACKAGE,…] …
+//	go run ./internal/mutate [flags] PACKAGE[:FILE,…][=PACKAGE,…] …
 //
-// The packages behind = have tests that count as well. Mutants that change nothing
+// Files are those that are changed, all of the package without. The packages behind =
+// have tests that count as well. Mutants that change nothing
 // that could be seen are listed, each with its reason, in the file that -equivalent
 // names.
 package main
@@ -114,11 +115,16 @@ func run(w io.Writer, o options, equivalents string, args []string) error {
 	var errs []error
 	for _, arg := range args {
 		pkg, more, _ := strings.Cut(arg, "=")
+		pkg, files, _ := strings.Cut(pkg, ":")
 		tests := []string{pkg}
 		if more != "" {
 			tests = append(tests, strings.Split(more, ",")...)
 		}
-		s, err := one(w, o, known, pkg, tests)
+		var only []string
+		if files != "" {
+			only = strings.Split(files, ",")
+		}
+		s, err := one(w, o, known, pkg, only, tests)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", pkg, err))
 			continue
@@ -146,8 +152,8 @@ type test struct {
 	cpu            time.Duration
 }
 
-func one(w io.Writer, o options, known map[string]string, pkg string, tests []string) (score, error) {
-	m, err := load(pkg)
+func one(w io.Writer, o options, known map[string]string, pkg string, only, tests []string) (score, error) {
+	m, err := load(pkg, only)
 	if err != nil {
 		return score{}, err
 	}
