@@ -115,6 +115,9 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 		err = CheckMounts(spec)
 	}
 	if err == nil {
+		err = CheckProc(spec)
+	}
+	if err == nil {
 		err = CheckStateReach(spec, w.dir.Path())
 	}
 	if err != nil {

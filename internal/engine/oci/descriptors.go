@@ -69,11 +69,11 @@ func (p passed) files(more ...*os.File) []*os.File {
 }
 
 // runtimeEnv is the runtime's environment: without socket activation, which has been
-// turned into descriptors.
+// turned into descriptors, and without what has crun hand system calls over.
 func runtimeEnv() []string {
 	return slices.DeleteFunc(CleanEnvironment(os.Environ()), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		return strings.HasPrefix(name, "LISTEN_")
+		return strings.HasPrefix(name, "LISTEN_") || name == "RUN_OCI_SECCOMP_RECEIVER"
 	})
 }
 
