@@ -19,3 +19,6 @@ libvirt-kill: deps ## kill what accompanies a domain of libvirt at a hundred mom
 .PHONY: cmdline-differential
 cmdline-differential: deps ## 100,000 random command lines each, against what runc and crun take of them
 	REQUIRE_ORACLES=1 CMDLINE_LINES=$${CMDLINE_LINES:-100000} $(GO) test -count=1 -v -timeout 60m -run 'TestConfirm(Runc|Crun)(CommandLine|Table)$$' ./internal/engine/oci
+
+kill-moments: ## kill palisade-oci at MOMENTS (2000) random moments of create, start, exec and delete
+	REQUIRE_ORACLES=1 PALISADE_MOMENTS=$(or $(MOMENTS),2000) $(GO) test -count=1 -timeout 120m -v -run TestKillMoments ./internal/engine/oci
