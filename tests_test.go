@@ -70,6 +70,7 @@ const (
 var skips = map[string]string{
 	"apparmor/compile/suites_test.go":        takesLong,
 	"apparmor/generated_test.go":             needsTree,
+	"audit/kernel_test.go":                   "the kernel's log, and its messages about filters",
 	"caps/caps_test.go":                      "the headers of the kernel",
 	"internal/cli/apparmor_suite_test.go":    needsTree,
 	"internal/container/kill_test.go":        needsRoot,

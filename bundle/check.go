@@ -36,6 +36,8 @@ func check(p policy.Policy, r Request) error {
 		switch {
 		case len(p.Syscalls.Deny) > 0:
 			return fmt.Errorf("syscalls: deny %q: base none filters nothing: %w", p.Syscalls.Deny[0], ErrMissing)
+		case len(p.Syscalls.DenyUses) > 0:
+			return fmt.Errorf("syscalls: use %q: base none filters nothing: %w", p.Syscalls.DenyUses[0], ErrMissing)
 		case p.Network != nil:
 			return fmt.Errorf("network: families: syscalls: base none filters nothing: %w", ErrMissing)
 		case p.Process.Ptrace == "none":

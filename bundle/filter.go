@@ -60,18 +60,30 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 		drop(l, allowed) // an unconditional rule replaces conditional ones
 		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: allowed, Action: "SCMP_ACT_ALLOW"})
 	}
-	if p.Network == nil {
-		return l, nil
+	if err := allowSockets(l, p.Network, n, slices.Contains(denied, "socket")); err != nil {
+		return nil, err
+	}
+	if err := refuseUses(l, p.Syscalls.DenyUses); err != nil {
+		return nil, fmt.Errorf("system call filter: %w", err)
+	}
+	return l, nil
+}
+
+// allowSockets leaves of socket(2) what the rules on the network allow; nothing where the call is
+// denied.
+func allowSockets(l *seccomp.LinuxSeccomp, rules *policy.Network, n network, denied bool) error {
+	if rules == nil {
+		return nil
 	}
 	// The arguments of socketcall are in memory, where no filter sees them.
 	drop(l, []string{"socket", "socketcall"})
-	if slices.Contains(denied, "socket") {
-		return l, nil
-	}
-	for _, name := range p.Network.Families {
+	for _, name := range rules.Families {
 		number, ok := families[name]
 		if !ok {
-			return nil, fmt.Errorf("network: family %q: %w: %w", name, ErrFamily, ErrMissing)
+			return fmt.Errorf("network: family %q: %w: %w", name, ErrFamily, ErrMissing)
+		}
+		if denied {
+			continue
 		}
 		for _, args := range sockets(name, n) {
 			l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{
@@ -80,10 +92,7 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 			})
 		}
 	}
-	if err := refuseUses(l, p.Syscalls.DenyUses); err != nil {
-		return nil, fmt.Errorf("system call filter: %w", err)
-	}
-	return l, nil
+	return nil
 }
 
 // intoProcesses are the calls that look into other processes or change them. The kernel asks the
