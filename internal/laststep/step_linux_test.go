@@ -252,6 +252,11 @@ func TestInForce(t *testing.T) {
 	const read = llReadFile | llReadDir
 	all := []laststep.PathRule{{Access: read, Path: "/"}}
 	program := laststep.PathRule{Access: read, Path: box}
+	// An image can have a link to its root where a policy names a folder.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/", link); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name, program, out, wrong string
 		config                    *laststep.Config
@@ -267,6 +272,7 @@ func TestInForce(t *testing.T) {
 		{"domain allows a file", "cat " + dir + "/none/plain", "no program", "", domain(read, program, laststep.PathRule{Access: read, Path: dir + "/none/plain"})},
 		{"right of folders on a file", "cat " + dir + "/none/plain", "", "Permission denied", domain(read, program, laststep.PathRule{Access: llReadDir, Path: dir + "/none/plain"})},
 		{"missing paths are left out", "cat " + dir + "/none/plain", "no program", "", domain(read, append(all, laststep.PathRule{Access: read, Path: "/no/such"}, laststep.PathRule{Access: read, Path: dir + "/none/plain/below"})...)},
+		{"a link allows nothing", "cat " + dir + "/none/plain", "", "Permission denied", domain(read, program, laststep.PathRule{Access: read, Path: link})},
 		{"execution", box + " true", "", "", domain(llExecute, laststep.PathRule{Access: llExecute, Path: "/"})},
 		{"port", box + " nc -w 1 127.0.0.1 1", "", "Permission denied", &laststep.Config{NoNewPrivileges: true, Landlock: &laststep.Landlock{HandledNet: llConnectTCP, Ports: []laststep.PortRule{{Access: llConnectTCP, Port: 2}}}}},
 		{"other port", box + " nc -w 1 127.0.0.1 2", "", "refused", &laststep.Config{NoNewPrivileges: true, Landlock: &laststep.Landlock{HandledNet: llConnectTCP, Ports: []laststep.PortRule{{Access: llConnectTCP, Port: 2}}}}},

@@ -331,14 +331,21 @@ static void limit_capabilities(u64 inheritable, u64 ambient)
 		refuse(FAILED, "inheritable capabilities", NULL, e);
 }
 
-/* allow_path adds a rule of the domain. What cannot be reached need not be allowed. */
+/*
+ * allow_path adds a rule of the domain. What cannot be reached need not be allowed.
+ * A path through a link of the image leads somewhere else than the policy says, to
+ * the whole root for example, and allows nothing.
+ */
 static void allow_path(int ruleset, u64 access, const char *path)
 {
 	/* Rights that a file can have: execute, write, read, truncate, ioctl on devices. */
 	const u64 of_files = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15;
 	struct statx st;
-	long fd = call(NR_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
-	if (fd == -ENOENT || fd == -ENOTDIR || fd == -EACCES)
+	struct {
+		u64 flags, mode, resolve;
+	} how = { O_PATH | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS };
+	long fd = call(NR_openat2, AT_FDCWD, path, &how, sizeof(how));
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -EACCES || fd == -ELOOP)
 		return;
 	if (fd < 0)
 		refuse(FAILED, "landlock: ", path, fd);
