@@ -101,7 +101,13 @@ func (c *Call) argpLong(o *Options, word string, args []string) (rest []string, 
 
 func (c *Call) argpShort(o *Options, word string, args []string) (rest []string, e *SyntaxError) {
 	for i := 1; i < len(word); i++ {
-		opt := argpLetter(*o.table, word[i])
+		letter := word[i]
+		if letter == 0xff {
+			// As a signed char it is -1, which argp takes for the end of the options and
+			// not for the unknown one that getopt found: what is left is its question mark.
+			letter = '?'
+		}
+		opt := argpLetter(*o.table, letter)
 		if opt == nil {
 			return nil, c.unknown(*o.table, word, "")
 		}

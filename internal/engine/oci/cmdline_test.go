@@ -157,6 +157,8 @@ func TestParse(t *testing.T) {
 		{"runc", "", "--help", 0, "", Pass},
 		{"runc", "run --help ID", "run --help", 0, "", Pass},
 		{"crun", "run -? --nosuch", "run --help", 0, "", Pass},
+		{"crun", "run -d\xff ID", "run --help", 0, "", Pass}, // a quirk of argp
+		{"crun", "run -d\xfe ID", "", UnknownOption, "", 0},
 		{"crun", "--debug -V", "--debug --version", 0, "", Pass},
 		{"runc", "-v", "--version", 0, "", Pass},
 		{"youki", "--version", "--version", 0, "", Pass},
