@@ -60,18 +60,29 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 		drop(l, allowed) // an unconditional rule replaces conditional ones
 		l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{Names: allowed, Action: "SCMP_ACT_ALLOW"})
 	}
-	if p.Network == nil {
-		return l, nil
+	if p.Network != nil {
+		if err := onlyFamilies(l, p.Network.Families, n, denied); err != nil {
+			return nil, err
+		}
 	}
+	if err := refuseUses(l, p.Syscalls.DenyUses); err != nil {
+		return nil, fmt.Errorf("system call filter: %w", err)
+	}
+	return l, nil
+}
+
+// onlyFamilies allows sockets of the families alone, with the arguments that n
+// leaves, unless socket is denied as a whole.
+func onlyFamilies(l *seccomp.LinuxSeccomp, names []string, n network, denied []string) error {
 	// The arguments of socketcall are in memory, where no filter sees them.
 	drop(l, []string{"socket", "socketcall"})
 	if slices.Contains(denied, "socket") {
-		return l, nil
+		return nil
 	}
-	for _, name := range p.Network.Families {
+	for _, name := range names {
 		number, ok := families[name]
 		if !ok {
-			return nil, fmt.Errorf("network: family %q: %w: %w", name, ErrFamily, ErrMissing)
+			return fmt.Errorf("network: family %q: %w: %w", name, ErrFamily, ErrMissing)
 		}
 		for _, args := range sockets(name, n) {
 			l.Syscalls = append(l.Syscalls, seccomp.LinuxSyscall{
@@ -80,10 +91,7 @@ func syscallFilter(t target.Target, p policy.Policy, bounding caps.Set) (*seccom
 			})
 		}
 	}
-	if err := refuseUses(l, p.Syscalls.DenyUses); err != nil {
-		return nil, fmt.Errorf("system call filter: %w", err)
-	}
-	return l, nil
+	return nil
 }
 
 // intoProcesses are the calls that look into other processes or change them. The kernel asks the
