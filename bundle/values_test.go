@@ -139,7 +139,7 @@ var values = map[string][]value{
 		{name: "unix", change: network("unix", nil, nil), shows: func(o outcome) bool { return o.calls("socket", 1, 1, 0) && !o.calls("socket", 2, 1, 0) }},
 		{name: "none", change: network("", nil, nil), shows: func(o outcome) bool { return !o.calls("socket", 1, 1, 0) && !o.calls("socket", 16, 3, 0) }},
 		{name: "without a filter", change: func(p *policy.Policy) {
-			p.Network, p.Syscalls.Base = &policy.Network{Families: []string{"unix"}}, policy.SyscallsNone
+			p.Network, p.Syscalls = &policy.Network{Families: []string{"unix"}}, policy.Syscalls{Base: policy.SyscallsNone}
 		}, refused: "network: families"},
 		{name: "smc has TCP's ports", change: network("inet smc", []string{"tcp/80"}, nil), refused: `family "smc"`},
 		{name: "socket denied", change: func(p *policy.Policy) {
@@ -181,7 +181,7 @@ var values = map[string][]value{
 		{name: "unknown", change: func(p *policy.Policy) { p.Capabilities |= 1 << 60 }, refused: "capabilities: "},
 	},
 	"syscalls.base": {
-		{name: "none", change: func(p *policy.Policy) { p.Syscalls.Base = policy.SyscallsNone }, shows: func(o outcome) bool { return o.calls("kexec_load") }},
+		{name: "none", change: func(p *policy.Policy) { p.Syscalls = policy.Syscalls{Base: policy.SyscallsNone} }, shows: func(o outcome) bool { return o.calls("kexec_load") }},
 		{name: "unknown", change: func(p *policy.Policy) { p.Syscalls.Base = "all" }, refused: `base "all"`},
 		{name: "the engine's in its place", change: func(p *policy.Policy) { p.Process.NewPrivileges = true }, request: func(r *bundle.Request) {
 			r.Engine = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
@@ -201,6 +201,25 @@ var values = map[string][]value{
 			p.Syscalls.Base, p.Syscalls.Deny = policy.SyscallsNone, []string{"getpid"}
 		}, refused: `deny "getpid"`},
 	},
+	"syscalls.deny_uses": {
+		{name: "none", change: func(p *policy.Policy) { p.Syscalls.DenyUses = nil }, shows: func(o outcome) bool {
+			return o.calls("pipe2", 0, 0x80) && o.calls("ioctl", 0, 0x5412) && o.calls("sendto", 0, 0, 0, 1)
+		}},
+		{name: "notification-pipe", change: uses(policy.UseNotificationPipe), shows: func(o outcome) bool {
+			return !o.calls("pipe2", 0, 0x80) && o.calls("pipe2", 0, 0) && o.calls("ioctl", 0, 0x5412)
+		}},
+		{name: "terminal-input", change: uses(policy.UseTerminalInput), shows: func(o outcome) bool {
+			return !o.calls("ioctl", 0, 0x5412) && !o.calls("ioctl", 0, 0x541c) && o.calls("ioctl", 0, 0x5401) && o.calls("pipe2", 0, 0x80)
+		}},
+		{name: "urgent-data", change: uses(policy.UseUrgentData), shows: func(o outcome) bool {
+			return !o.calls("sendto", 0, 0, 0, 1) && !o.calls("recvmsg", 0, 0, 1) && o.calls("sendto", 0, 0, 0, 0x4000)
+		}},
+		{name: "with families", change: func(p *policy.Policy) {
+			p.Network = &policy.Network{Families: strings.Fields(families)}
+		}, shows: func(o outcome) bool { return !o.calls("pipe2", 0, 0x80) }},
+		{name: "unknown", change: uses("sneezing"), refused: `use "sneezing"`},
+		{name: "without a filter", change: func(p *policy.Policy) { p.Syscalls.Base = policy.SyscallsNone }, refused: `deny use "notification-pipe"`},
+	},
 	"process.new_privileges": {
 		{name: "allowed", change: func(p *policy.Policy) { p.Process.NewPrivileges = true }, shows: func(o outcome) bool { return !o.spec.Process.NoNewPrivileges && o.spec.Linux.Seccomp != nil }},
 		{name: "not allowed", change: func(*policy.Policy) {}, shows: func(o outcome) bool { return o.spec.Process.NoNewPrivileges }},
@@ -219,7 +238,7 @@ var values = map[string][]value{
 		}},
 		{name: "unknown", change: func(p *policy.Policy) { p.Process.Ptrace = "children" }, refused: `ptrace "children"`},
 		{name: "without a filter", change: func(p *policy.Policy) {
-			p.Process.Ptrace, p.Syscalls.Base = "none", policy.SyscallsNone
+			p.Process.Ptrace, p.Syscalls = "none", policy.Syscalls{Base: policy.SyscallsNone}
 		}, refused: "ptrace none"},
 	},
 	"read_only_root": {{name: "on", change: func(p *policy.Policy) { p.ReadOnlyRoot = true }, shows: func(o outcome) bool { return o.spec.Root.Readonly }}},
@@ -254,6 +273,10 @@ var values = map[string][]value{
 		{name: "with categories", change: func(p *policy.Policy) { p.Label.Level = "s0:c1" }, refused: `level "s0:c1"`},
 		{name: "reserved", change: func(p *policy.Policy) { p.Label.Level = "s1" }, request: func(r *bundle.Request) { r.Level = "s1:c1,c2" }, shows: labelled("s1:c1,c2")},
 	},
+}
+
+func uses(names ...string) func(*policy.Policy) {
+	return func(p *policy.Policy) { p.Syscalls.DenyUses = names }
 }
 
 func files(f func(*policy.Files)) func(*policy.Policy) {
