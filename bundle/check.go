@@ -42,6 +42,8 @@ func check(p policy.Policy, r Request) error {
 			return fmt.Errorf("network: families: syscalls: base none filters nothing: %w", ErrMissing)
 		case p.Process.Ptrace == "none":
 			return fmt.Errorf("process: ptrace none: syscalls: base none filters nothing: %w", ErrMissing)
+		case len(p.Syscalls.DenyUses) > 0:
+			return fmt.Errorf("syscalls: deny use %q: base none filters nothing: %w", p.Syscalls.DenyUses[0], ErrMissing)
 		}
 	}
 	if p.Network != nil {
