@@ -10,7 +10,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/runtime/lxc"
+	"github.com/palisade-sec/palisade/internal/engine/lxc"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
