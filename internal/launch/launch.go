@@ -78,6 +78,8 @@ type Label struct {
 	Level   string
 	// Group names containers that hold one label together; empty for none.
 	Group string
+	// Content are folders that carry the label whether the container runs or not.
+	Content []string
 	// Borrowed allows a level that another container holds: the containers of a pod
 	// share one, and engines give one to all roots of containers without a label.
 	Borrowed bool
@@ -199,7 +201,7 @@ func (c *Container) prepare(r Request, edit Edit) error {
 func (c *Container) reserve(r Request) (string, error) {
 	claim := svirt.Claim{
 		ID: c.Key, Holder: r.Holder, Bundle: c.Bundle.Path, Bound: true,
-		Level: r.Label.Level, Sensitivity: r.Policy.Label.Level,
+		Level: r.Label.Level, Sensitivity: r.Policy.Label.Level, Content: r.Label.Content,
 	}
 	if r.Label.Group != "" {
 		shared := claim

@@ -12,16 +12,19 @@
 // same process ID, which libvirt relies on. The last step before the container's
 // first command is palisade-init, which the controller passes on as a descriptor.
 //
-// The watcher stands between the controller and libvirt, where the two tell each
-// other how far they are. libvirt hears that the container has started when the
-// kernel says that what was asked is in force, and the first command has been
-// executed; or it hears why not, and the domain does not start. The watcher then
-// waits for the container's end and gives its label back.
+// The watcher traces the controller from before it is executed, and stands between it
+// and libvirt, where the two tell each other how far they are. It compares the first
+// program that is executed in the container with the last step, stops the first
+// command before its first instruction, and compares what is in force with what was
+// asked for. libvirt hears that the container has started when it has been let go; or
+// it hears why not, and the domain does not start. From then on nothing is traced. The
+// watcher waits for the container's end and gives its label back.
 package lxc
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,18 +35,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/gate"
-	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/handover"
 	"github.com/palisade-sec/palisade/internal/hostfacts"
-	"github.com/palisade-sec/palisade/internal/launch/profile"
+	"github.com/palisade-sec/palisade/internal/launch"
 	"github.com/palisade-sec/palisade/internal/settings"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/policy"
-	"github.com/palisade-sec/palisade/runtime/confine"
-	"github.com/palisade-sec/palisade/selinux"
 	"github.com/palisade-sec/palisade/svirt"
 	"github.com/palisade-sec/palisade/svirt/libvirt"
 )
@@ -73,17 +74,19 @@ func report(err error) {
 	fmt.Fprintln(os.Stderr, "palisade-lxc: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 }
 
-// launch is the start of one domain.
-type launch struct {
+// emulator is one call by libvirt.
+type emulator struct {
 	call      *call
 	inherited inherited
 	cfg       settings.Settings
+	registry  func(*state.Dir) svirt.Authority
 	domain    *libvirt.Domain
-	text      []byte // the definition as libvirt has written it
-	dir       *state.Dir
-	registry  svirt.Authority
-	record    *state.Container
-	policy    policy.Policy
+	// status is the definition as libvirt has written it, text what the controller
+	// reads instead.
+	status, text []byte
+	// driver is libvirt's security driver, which the controller is told.
+	driver string
+	dir    *state.Dir
 }
 
 func start(args []string, registry func(*state.Dir) svirt.Authority) error {
@@ -91,49 +94,143 @@ func start(args []string, registry func(*state.Dir) svirt.Authority) error {
 	if err != nil {
 		return err
 	}
-	l := &launch{call: c}
+	e := &emulator{call: c, registry: registry}
 	// First of all: later there are descriptors of our own.
-	if l.inherited, err = inherit(c); err != nil {
+	if e.inherited, err = inherit(c); err != nil {
 		return err
 	}
-	if l.cfg, err = settings.Load(c.own); err != nil {
+	if e.cfg, err = settings.Load(c.own); err != nil {
 		return err
 	}
-	if err := l.confine(registry); err != nil {
+	if err := e.confine(); err != nil {
 		return fmt.Errorf("domain %s: %w", c.name(), err)
 	}
 	return nil
 }
 
-func (l *launch) confine(registry func(*state.Dir) svirt.Authority) error {
-	controller, err := findController(l.cfg.Emulator)
+func (e *emulator) confine() error {
+	controller, err := findController(e.cfg.Emulator)
 	if err != nil {
 		return err
 	}
-	status := filepath.Join(statusDir, l.call.name()+".xml")
-	if l.text, err = readStatus(status); err != nil {
-		return err
-	}
-	if l.domain, err = libvirt.Parse(l.text); err != nil {
-		return err
-	}
-	p, err := pick(l.cfg.Policy, l.domain.Policy)
+	status := filepath.Join(statusDir, e.call.name()+".xml")
+	definition, err := e.readStatus(status)
 	if err != nil {
 		return err
 	}
-	if err := check(p, l.domain); err != nil {
+	if e.domain, err = libvirt.Parse(e.status); err != nil {
 		return err
 	}
-	if l.dir, err = state.Open(l.cfg.State); err != nil {
+	p, err := pick(e.cfg.Policy, e.domain.Policy)
+	if err != nil {
 		return err
 	}
-	l.registry = registry(l.dir)
-	if err := l.claim(p); err != nil {
+	if err := check(p, e.domain); err != nil {
 		return err
 	}
-	err = l.become(controller, status)
-	// It did not. Of what was begun nothing is left.
-	return errors.Join(err, l.registry.Release(l.record.Key), l.record.Remove())
+	switch wanted, err := handover.Wanted(); {
+	case err != nil:
+		return err
+	case !wanted:
+		return fmt.Errorf("%s=%s: %w", handover.EnvInit, handover.None, handover.ErrNoInit)
+	}
+	if e.dir, err = state.Open(e.cfg.State); err != nil {
+		return err
+	}
+	if err := checkFilesystems(e.domain, e.dir.Path()); err != nil {
+		return err
+	}
+	s, err := e.situation()
+	if err != nil {
+		return err
+	}
+	req, err := s.request(p, e.domain)
+	if err != nil {
+		return err
+	}
+	self, err := state.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	req.Record.Controller, req.Record.Bundle = &self, definition
+	c, err := e.prepare(s, req)
+	if err != nil {
+		return err
+	}
+	return c.Undo(e.become(c, controller, status))
+}
+
+// How long and how often a domain that is started again waits for the watcher of
+// the last time to clean up.
+const (
+	cleanTimeout = 5 * time.Second
+	cleanPause   = 10 * time.Millisecond
+)
+
+// prepare takes the domain up to the point where the controller can be executed.
+func (e *emulator) prepare(s situation, req launch.Request) (*launch.Container, error) {
+	h := &launch.Host{
+		Dir: e.dir, Registry: e.registry(e.dir), Cache: launch.Cache(e.dir), Warn: e.warn,
+		Lenient: e.cfg.OnMismatch == onMismatchWarn,
+	}
+	for _, layer := range e.cfg.Require {
+		h.Require = append(h.Require, bundle.Layer(layer))
+	}
+	edit := func(c *state.Container, plan *bundle.Plan) (effective.State, error) { return e.edit(s, c, plan) }
+	for deadline := time.Now().Add(cleanTimeout); ; time.Sleep(cleanPause) {
+		h.Target = hostfacts.ForLaunch()
+		c, err := h.Prepare(req, edit)
+		if !errors.Is(err, state.ErrBusy) || alive(e.dir, req.Record.ID) || time.Now().After(deadline) {
+			return c, err
+		}
+	}
+}
+
+// alive reports whether the controller of the domain's last start is there. One of
+// which that is not known counts as such.
+func alive(dir *state.Dir, id string) bool {
+	r, err := dir.Lookup("", id)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return false // gone since
+	case err != nil:
+		return true
+	}
+	return r.Controller.Alive()
+}
+
+func (e *emulator) warn(err error) {
+	report(fmt.Errorf("warning: domain %s: %w", e.call.name(), err))
+}
+
+// situation reads what the edit depends on.
+func (e *emulator) situation() (situation, error) {
+	s := situation{driver: e.call.value("security"), path: hostPath, stepFD: slot(e.call)}
+	var err error
+	if s.caps, err = ownCapabilities(); err != nil {
+		return s, err
+	}
+	for _, kind := range []string{"net", "ipc", "uts"} {
+		if e.call.has("share-" + kind) {
+			s.shared = append(s.shared, kind)
+		}
+	}
+	s.hostNetwork = !e.domain.Network && !slices.Contains(s.shared, "net") || sharesHostNetwork(e.call)
+	return s, nil
+}
+
+// edit makes the definition that the controller reads.
+func (e *emulator) edit(s situation, c *state.Container, plan *bundle.Plan) (effective.State, error) {
+	d, err := s.edit(plan, e.domain)
+	if err != nil {
+		return effective.State{}, err
+	}
+	if e.text, err = d.edit.Apply(e.status); err != nil {
+		return effective.State{}, err
+	}
+	c.Config = state.Digest(e.text)
+	e.driver, plan.Step.AppArmor = d.driver, d.profile
+	return d.asked, nil
 }
 
 // pick is the policy of the host, tightened by what the domain asks for.
@@ -162,200 +259,103 @@ func findController(named string) (string, error) {
 	return "", errors.New(`libvirt_lxc not found: name it as "emulator" in ` + settings.File)
 }
 
-func readStatus(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+// readStatus reads the definition of the domain as it runs.
+func (e *emulator) readStatus(path string) (state.Bundle, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("status: %w", err)
+		return state.Bundle{}, fmt.Errorf("status: %w", err)
 	}
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return state.Bundle{}, err
 	}
 	if !fi.Mode().IsRegular() || fi.Size() > libvirt.MaxSize {
-		return nil, fmt.Errorf("status %s: not a file of at most %d bytes", path, libvirt.MaxSize)
+		return state.Bundle{}, fmt.Errorf("status %s: not a file of at most %d bytes", path, libvirt.MaxSize)
 	}
-	b := make([]byte, fi.Size())
-	_, err = f.ReadAt(b, 0)
-	return b, err
-}
-
-// claim takes the domain's ID and its label.
-func (l *launch) claim(p policy.Policy) error {
-	l.policy = p
-	self, err := state.FindProcess(os.Getpid())
-	if err != nil {
-		return err
+	if e.status, err = io.ReadAll(io.LimitReader(f, libvirt.MaxSize)); err != nil {
+		return state.Bundle{}, fmt.Errorf("status: %w", err)
 	}
-	rec := state.Record{
-		ID: l.domain.ID(), Engine: gc.EngineLibvirt, Policy: state.PolicyOf(p), Created: time.Now().UTC(), Controller: &self,
-		Command: append([]string{l.domain.Init}, l.domain.InitArgs...),
-	}
-	l.record, err = l.dir.Create(rec)
-	if errors.Is(err, state.ErrExists) {
-		// A restart finds what the watcher of the last time has not yet removed.
-		if cerr := gc.CollectOne(l.dir, l.registry, rec.ID); cerr != nil && !errors.Is(cerr, state.ErrNotFound) {
-			return errors.Join(err, cerr)
-		}
-		l.record, err = l.dir.Create(rec)
-	}
-	if err != nil {
-		return err
-	}
-	if l.record.Level, err = l.label(p); err == nil {
-		err = l.registry.Bind(rec.ID)
-	}
-	if err != nil {
-		err = errors.Join(err, l.registry.Release(rec.ID), l.record.Remove())
-	}
-	return err
-}
-
-// label reserves the label that libvirt has chosen, whether it drew it itself or a
-// person wrote it down, or one of our own.
-func (l *launch) label(p policy.Policy) (string, error) {
-	claim := svirt.Claim{ID: l.record.Key, Holder: gc.HolderLibvirt, Bundle: l.record.Path(), Sensitivity: p.Label.Level}
-	chosen, err := processLabel(l.domain, l.call.value("security"))
-	if err != nil {
-		return "", err
-	}
-	if chosen != "" {
-		ctx, err := selinux.ParseContext(chosen)
-		if err != nil {
-			return "", err
-		}
-		_, level, _ := strings.Cut(ctx.String(), ctx.Type+":")
-		// One without categories is apart from nobody by its label; the registry
-		// says so.
-		claim.Level = level
-		if l.domain.Label("selinux").Type == "static" {
-			// The label belongs to the domain and not to one of its runs: content
-			// carries it also in between.
-			l.record.Labelled = true
-			if root := l.domain.Root(); root.Type == "mount" {
-				claim.Content = []string{root.Source}
-			}
-		}
-	}
-	rec, err := l.registry.Reserve(claim)
-	return rec.Level, err
+	return state.BundleOf(path, f, e.status)
 }
 
 // become makes this process the controller. It returns only when that failed.
-func (l *launch) become(controller, status string) error {
-	wanted, err := handover.Wanted()
-	if err == nil && !wanted {
-		err = fmt.Errorf("%s=%s: %w", handover.EnvInit, handover.None, handover.ErrNoInit)
-	}
-	if err != nil {
-		return err
-	}
-	s := situation{
-		driver: l.call.value("security"), path: hostPath, init: handover.Path(slot(l.call)),
-	}
-	s.cache = confine.Cache(l.dir)
-	if s.caps, err = ownCapabilities(); err != nil {
-		return err
-	}
-	for _, kind := range []string{"net", "ipc", "uts"} {
-		if l.call.has("share-" + kind) {
-			s.shared = append(s.shared, kind)
-		}
-	}
-	s.hostNetwork = !l.domain.Network && !slices.Contains(s.shared, "net") || sharesHostNetwork(l.call)
-	if err := profile.Ensure(profile.Kernel{}, l.policy.AppArmor.Profile); err != nil {
-		// Whether it may be missing is the policy's to say.
-		report(fmt.Errorf("warning: domain %s: %w", l.record.ID, err))
-	}
-	s.host = hostfacts.ForLaunch() // with the profile
-	pl, err := resolve(s, l.policy, l.domain, l.record.ID, l.record.Level)
-	if err != nil {
-		return err
-	}
-	edited, err := pl.edit.Apply(l.text)
-	if err != nil {
-		return err
-	}
-	l.call.set("security", pl.driver)
-	l.record.Asked = &pl.asked
-	if err := l.record.SaveStep(pl.step); err != nil {
-		return err
-	}
-	if err := l.record.Save(); err != nil {
-		return err
-	}
-	step, err := handover.Program(pl.label)
-	if err != nil {
-		return err
-	}
-	config, err := handover.Config(pl.step, pl.label)
-	if err != nil {
-		return err
-	}
+func (e *emulator) become(c *launch.Container, controller, status string) error {
 	g, err := gate.New()
 	if err != nil {
 		return err
 	}
-	if err := l.watcher(g); err != nil {
-		return err
-	}
-	if err := present(status, edited); err != nil {
-		return err
-	}
-	at := slot(l.call)
-	l.call.pass(at, at+1, at+2)
-	if err := place(at, step, config, g.Theirs); err != nil {
-		return err
-	}
-	err = unix.Exec(controller, append([]string{controller}, l.call.args()...), os.Environ())
-	return &os.PathError{Op: "exec", Path: controller, Err: err}
-}
-
-// watcher starts the process that stays behind, and takes libvirt's ends of the
-// handshake from the controller.
-func (l *launch) watcher(g *gate.Gate) error {
-	self, err := os.Executable()
+	e.call.set("security", e.driver)
+	watched, err := e.watcher(c.Container, g)
 	if err != nil {
 		return err
 	}
+	if err := present(status, e.text); err != nil {
+		return err
+	}
+	at := slot(e.call)
+	e.call.pass(at, at+1, at+2)
+	if err := place(at, append(c.StepFiles(), g.Theirs)...); err != nil {
+		return err
+	}
+	// Nothing is executed before the watcher traces it.
+	if _, err := watched.Read(make([]byte, 1)); err != nil {
+		return errNoWatcher
+	}
+	err = unix.Exec(controller, append([]string{controller}, e.call.args()...), os.Environ())
+	return &os.PathError{Op: "exec", Path: controller, Err: err}
+}
+
+var errNoWatcher = errors.New("its watcher ended before it could hold the container")
+
+// watcher starts the process that holds the container until it is verified and stays
+// behind, and takes libvirt's ends of the handshake from the controller. What it
+// returns can be read once this process is traced.
+func (e *emulator) watcher(c *state.Container, g *gate.Gate) (*os.File, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	var files []*os.File
-	for range 2 {
+	for range 3 {
 		r, w, err := os.Pipe()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		files = append(files, r, w)
 	}
 	toController, fromWatcher := files[0], files[1]
 	toWatcher, fromController := files[2], files[3]
+	watched, ready := files[4], files[5]
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+		return nil, os.NewSyscallError("pidfd_open", err)
 	}
-	theirs := l.call.fds("handshakefds")
-	cmd := exec.Command(self, watchCommand, l.dir.Path(), l.record.ID, l.cfg.OnMismatch)
+	theirs := e.call.fds("handshakefds")
+	cmd := exec.Command(self, watchCommand, e.dir.Path(), c.Key, e.cfg.OnMismatch)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{
 		g.Ours, toWatcher, fromWatcher, os.NewFile(uintptr(theirs[0]), "libvirt"), os.NewFile(uintptr(theirs[1]), "libvirt"),
-		os.NewFile(uintptr(pidfd), "controller"),
+		os.NewFile(uintptr(pidfd), "controller"), ready, c.Share(),
 	}
 	// Not a child of the controller, which takes every child that ends for its
 	// container.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_PARENT}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("watcher: %w", err)
+		return nil, fmt.Errorf("watcher: %w", err)
 	}
-	if err := l.inherited.keep(theirs...); err != nil {
-		return err
+	ready.Close() // so that its end is seen
+	if err := e.inherited.keep(theirs...); err != nil {
+		return nil, err
 	}
 	var pair [2]int
 	for i, f := range []*os.File{toController, fromController} {
 		if pair[i], err = pass(f); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	l.call.set("handshakefds", fmt.Sprintf("%d:%d", pair[0], pair[1]))
-	return nil
+	e.call.set("handshakefds", fmt.Sprintf("%d:%d", pair[0], pair[1]))
+	return watched, nil
 }
 
 // present has the controller find an edited definition where libvirt has written
@@ -388,7 +388,7 @@ func ownCapabilities() (caps.Set, error) {
 	return st.Capabilities.Permitted & st.Capabilities.Bounding, err
 }
 
-// sharesHostNetwork tells whether the network namespace that a domain is to join is
+// sharesHostNetwork reports whether the network namespace that a domain is to join is
 // the host's.
 func sharesHostNetwork(c *call) bool {
 	for _, n := range c.fds("share-net") {
