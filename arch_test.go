@@ -42,7 +42,7 @@ var layers = map[string]int{
 }
 
 // testOnly packages serve tests; no other code may import them.
-var testOnly = []string{"internal/await", "internal/debian", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
+var testOnly = []string{"internal/await", "internal/debian", "internal/enginetest", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
 // internalLayer places the internal packages that serve one layer.
 var internalLayer = map[string]int{

@@ -8,9 +8,9 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/palisade-sec/palisade/internal/engine/lxc"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/runtime/lxc"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

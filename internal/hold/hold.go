@@ -33,6 +33,8 @@ var (
 	ErrForeign = errors.New("another program than the last step was executed first")
 	// ErrTimeout says that the workload was not executed in time.
 	ErrTimeout = errors.New("the workload was not executed in time")
+	// ErrCancelled says that [Expect.Cancel] was closed first.
+	ErrCancelled = errors.New("the start was given up")
 )
 
 // Identity names an open file: the device and inode that stat(2) returns.
@@ -66,6 +68,8 @@ type Expect struct {
 	Hooks bool
 	// Timeout bounds the time until the workload is executed.
 	Timeout time.Duration
+	// Cancel ends the wait for the workload when it is closed; nil for never.
+	Cancel <-chan struct{}
 }
 
 // Result is how a hold ended.
@@ -93,7 +97,8 @@ type Hold struct {
 	// the alarm, which kills from another thread.
 	mu      sync.Mutex
 	tracees map[int]*tracee
-	expired bool
+	expired error // why the alarm has gone off
+	over    bool  // it must not go off any more
 }
 
 type tracee struct {
@@ -117,7 +122,14 @@ const (
 
 // Seize begins to trace a process that is there already, with all its threads. What
 // it starts is not traced.
-func (h *Hold) Seize(pid int) error {
+func (h *Hold) Seize(pid int) error { return h.seizeThreads(pid, unix.PTRACE_O_TRACECLONE) }
+
+// SeizeTree is Seize of a process that is to become or to start the container's
+// runtime: it and all that it starts from here on is traced, and [Expect.Inside] is
+// asked about what they execute.
+func (h *Hold) SeizeTree(pid int) error { return h.seizeThreads(pid, followFlags) }
+
+func (h *Hold) seizeThreads(pid int, flags uintptr) error {
 	// A thread can start another one while its siblings are being listed.
 	for {
 		entries, err := os.ReadDir(proc(pid, "task"))
@@ -130,7 +142,7 @@ func (h *Hold) Seize(pid int) error {
 			if err != nil || h.tracees[tid] != nil {
 				continue
 			}
-			switch err := h.seize(tid, unix.PTRACE_O_TRACECLONE); {
+			switch err := h.seize(tid, flags); {
 			case err == nil:
 				more = true
 			case tid == pid || !errors.Is(err, unix.ESRCH):
@@ -158,7 +170,7 @@ func (h *Hold) add(pid int) *tracee {
 	if t == nil {
 		t = &tracee{}
 		h.tracees[pid] = t
-		if h.expired {
+		if h.expired != nil {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
@@ -221,9 +233,10 @@ func (h *Hold) PID() int { return h.root }
 // Wait lets everything run until the workload has been executed and is stopped
 // before its first instruction. Result.PID is 0 when it ends before: the started
 // program has failed, or all that was traced has ended. With an error all that is
-// traced has been killed; it wraps [ErrForeign] or [ErrTimeout].
+// traced has been killed; it wraps [ErrForeign], [ErrTimeout] or [ErrCancelled].
 func (h *Hold) Wait() (Result, error) {
-	if h.expect.Timeout > 0 {
+	h.over = false
+	if h.expect.Timeout > 0 || h.expect.Cancel != nil {
 		done := make(chan struct{})
 		defer close(done)
 		go h.alarm(done)
@@ -261,10 +274,11 @@ func (h *Hold) Wait() (Result, error) {
 	}
 	h.mu.Lock()
 	expired := h.expired
+	h.over = true
 	h.mu.Unlock()
-	if expired {
+	if expired != nil {
 		h.Kill()
-		return res, ErrTimeout
+		return res, expired
 	}
 	res.PID, res.Exited, res.Status = held, h.exited, h.status
 	return res, nil
@@ -296,22 +310,35 @@ func (h *Hold) code() int {
 	return -1
 }
 
-// alarm ends everything when the time is over: a wait has no timeout.
+// alarm ends everything when the time is over or the start is cancelled: a wait has
+// no timeout.
 func (h *Hold) alarm(done chan struct{}) {
-	t := time.NewTimer(h.expect.Timeout)
-	defer t.Stop()
+	var over <-chan time.Time // without a timeout it never comes
+	if h.expect.Timeout > 0 {
+		t := time.NewTimer(h.expect.Timeout)
+		defer t.Stop()
+		over = t.C
+	}
+	var why error
 	select {
 	case <-done:
-	case <-t.C:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.expired = true
-		for pid := range h.tracees {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		if h.root > 0 && !h.exited {
-			_ = unix.Kill(h.root, unix.SIGKILL)
-		}
+		return
+	case <-over:
+		why = ErrTimeout
+	case <-h.expect.Cancel:
+		why = ErrCancelled
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return
+	}
+	h.expired = why
+	for pid := range h.tracees {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	if h.root > 0 && !h.exited {
+		_ = unix.Kill(h.root, unix.SIGKILL)
 	}
 }
 

@@ -321,6 +321,109 @@ func TestSeize(t *testing.T) {
 	}
 }
 
+// TestSeizeTree holds a process with several threads that is about to become the
+// runtime, and what it starts.
+func TestSeizeTree(t *testing.T) {
+	p := copies(t)
+	step := p.identity(t, p.step)
+	workload := []string{"exec", p.workload, "act", "mark", p.mark("workload")}
+	stepThen := append([]string{"exec", p.step, "act"}, workload...)
+	for _, test := range []struct {
+		name  string
+		words []string // from when it is let go on
+		want  error
+		held  bool
+	}{
+		{name: "step then workload", words: append([]string{"exec", p.runtime, "act"}, stepThen...), held: true},
+		{name: "in a child of what it becomes", words: append([]string{"exec", p.runtime, "act", "fork"}, stepThen...), held: true},
+		{name: "in a child", words: append([]string{"fork"}, stepThen...), held: true},
+		{name: "foreign", words: []string{"exec", p.runtime, "act", "fork", "exec", p.foreign, "act", "mark", p.mark("foreign")}, want: ErrForeign},
+		{name: "foreign itself", words: []string{"exec", p.foreign, "act", "mark", p.mark("foreign")}, want: ErrForeign},
+		{name: "foreign, then the step", words: append([]string{"exec", p.runtime, "act", "fork", "exec", p.foreign, "act", "--"}, stepThen...), want: ErrForeign},
+		{name: "it ends", words: []string{"exit", "0"}},
+		{name: "it fails", words: []string{"exit", "3"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, m := range []string{"workload", "foreign"} {
+				os.Remove(p.mark(m))
+			}
+			gate := filepath.Join(t.TempDir(), "gate")
+			maker := exec.Command(p.runtime, append([]string{"act", "say", "wait", gate}, test.words...)...)
+			said, err := maker.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := maker.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+				t.Fatal(line, err)
+			}
+			h := New(Expect{Step: step, Inside: p.inside(t), Timeout: testTimeout})
+			defer h.Close()
+			if err := h.SeizeTree(maker.Process.Pid); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			res, err := h.Wait()
+			if !errors.Is(err, test.want) || (err != nil) != (test.want != nil) {
+				t.Fatalf("error %v, want %v", err, test.want)
+			}
+			if exists(p.mark("workload")) || exists(p.mark("foreign")) {
+				t.Error("something ran before it was let go")
+			}
+			if got := res.PID > 0; got != test.held {
+				t.Fatalf("held %v, want %v: %+v", got, test.held, res)
+			}
+			h.Release()
+			_ = maker.Wait() // it may have been killed
+			if err == nil && exists(p.mark("workload")) != test.held {
+				t.Errorf("the workload ran: %v", !test.held)
+			}
+		})
+	}
+}
+
+// TestCancel gives a start up that never comes to its workload.
+func TestCancel(t *testing.T) {
+	p := copies(t)
+	cancel := make(chan struct{})
+	h := New(Expect{Step: p.identity(t, p.step), Inside: p.inside(t), Cancel: cancel})
+	defer h.Close()
+	if err := h.Start(p.runtime, []string{p.runtime, "act", "fork", "wait", filepath.Join(p.dir, "never")}, stdio(), true); err != nil {
+		t.Fatal(err)
+	}
+	close(cancel)
+	if _, err := h.Wait(); !errors.Is(err, ErrCancelled) {
+		t.Fatalf("error %v", err)
+	}
+	if ws, err := h.Ended(); err != nil || !ws.Signaled() {
+		t.Errorf("%v, %v", ws, err)
+	}
+}
+
+// TestCancelledLate lets a container alone that has been let go.
+func TestCancelledLate(t *testing.T) {
+	p := copies(t)
+	cancel := make(chan struct{})
+	h := New(Expect{Step: p.identity(t, p.step), Inside: p.inside(t), Cancel: cancel})
+	defer h.Close()
+	words := []string{"exec", p.step, "act", "exec", p.workload, "act", "mark", p.mark("workload")}
+	if err := h.Start(p.runtime, append([]string{p.runtime, "act"}, words...), stdio(), true); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := h.Wait(); err != nil || res.PID == 0 {
+		t.Fatal(res, err)
+	}
+	close(cancel)
+	h.Release()
+	if ws, err := h.Ended(); err != nil || ws.ExitStatus() != 0 || !exists(p.mark("workload")) {
+		t.Errorf("%v, %v", ws, err)
+	}
+}
+
 // TestTimeout kills what does not execute a workload.
 func TestTimeout(t *testing.T) {
 	p := copies(t)

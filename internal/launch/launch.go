@@ -79,6 +79,8 @@ type Label struct {
 	Level   string
 	// Group names containers that hold one label together; empty for none.
 	Group string
+	// Content are folders that carry the label whether the container runs or not.
+	Content []string
 	// Borrowed allows a level that another container holds: the containers of a pod
 	// share one, and engines give one to all roots of containers without a label.
 	Borrowed bool
@@ -206,7 +208,7 @@ func (c *Container) reserve(r Request) (level, group string, err error) {
 	}
 	claim := svirt.Claim{
 		ID: c.Key, Holder: r.Holder, Bundle: c.Bundle.Path, Bound: true,
-		Level: cmp.Or(r.Label.Level, want.Level), Sensitivity: want.Sensitivity,
+		Level: cmp.Or(r.Label.Level, want.Level), Sensitivity: want.Sensitivity, Content: r.Label.Content,
 	}
 	if group := cmp.Or(r.Label.Group, want.Shared); group != "" {
 		shared := claim

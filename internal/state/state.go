@@ -321,15 +321,9 @@ func (c *Container) RuntimeRuns() (bool, error) {
 
 const runtimeLockFile = "runtime.lock"
 
-// LockBeyondExec keeps the container in use while this process is replaced by
-// another program, until that and all that inherit its descriptor have ended. The
-// descriptor gets a number of at least min.
-func (c *Container) LockBeyondExec(min int) error {
-	if _, err := unix.FcntlInt(c.lock.Fd(), unix.F_DUPFD, min); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	return nil
-}
+// Share is the lock, for a process that takes over the work with the container; see
+// [Dir.Adopt]. The container is in use until every process that has it has closed it.
+func (c *Container) Share() *os.File { return c.lock }
 
 // Remove deletes the container's folder. The name is free before the content is
 // gone.
@@ -432,6 +426,40 @@ func (d *Dir) Lock(key string) (*Container, error) {
 		return nil, c.Damaged
 	}
 	return c, err
+}
+
+// Adopt is Lock for a process that has inherited the lock of another, from
+// [Container.Share]. The file is closed with the container, and with an error.
+func (d *Dir) Adopt(key string, lock *os.File) (*Container, error) {
+	fail := func(err error) (*Container, error) {
+		lock.Close()
+		return nil, err
+	}
+	if !ValidKey(key) {
+		return fail(fmt.Errorf("%.64q: %w", key, ErrNotFound))
+	}
+	c := &Container{dir: d, path: filepath.Join(d.containers(), key), lock: lock}
+	held, err := lock.Stat()
+	if err != nil {
+		return fail(err)
+	}
+	now, err := os.Lstat(c.Path("lock"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(fmt.Errorf("%q: %w", key, ErrNotFound))
+	case err != nil:
+		return fail(err)
+	case !os.SameFile(now, held):
+		return fail(fmt.Errorf("container %s: %w", key, ErrBusy))
+	}
+	// It is this lock already, or it is another's.
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fail(fmt.Errorf("container %s: %w", key, ErrBusy))
+	}
+	if c.Record, err = d.Get(key); err != nil {
+		return fail(err)
+	}
+	return c, nil
 }
 
 // Hold is Lock for a caller that can do with a damaged record; see

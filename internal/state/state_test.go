@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -387,5 +388,66 @@ func TestAbsent(t *testing.T) {
 	}
 	if err := <-created; err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestAdopt passes the lock of a container on.
+func TestAdopt(t *testing.T) {
+	dir, err := Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := dir.Create(Record{ID: "one", Level: "s0:c1,c2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inherit := func() *os.File {
+		n, err := unix.FcntlInt(first.Share().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(n), "inherited")
+	}
+	second, err := dir.Adopt(first.Key, inherit())
+	if err != nil || second.Level != "s0:c1,c2" {
+		t.Fatal(second, err)
+	}
+	for name, row := range map[string]struct {
+		key  string
+		file func() *os.File
+		want error
+	}{
+		"no key": {"../x", inherit, ErrNotFound},
+		"absent": {"two", inherit, ErrNotFound},
+		"another file": {first.Key, func() *os.File {
+			f, err := os.CreateTemp(t.TempDir(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}, ErrBusy},
+		"another's lock": {first.Key, func() *os.File {
+			f, err := os.OpenFile(first.Path("lock"), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}, ErrBusy},
+	} {
+		if _, err := dir.Adopt(row.key, row.file()); !errors.Is(err, row.want) {
+			t.Errorf("%s: %v, want %v", name, err, row.want)
+		}
+	}
+	first.Close()
+	if _, err := dir.Lock(second.Key); !errors.Is(err, ErrBusy) {
+		t.Errorf("while the second has it: %v", err)
+	}
+	second.Close()
+	third, err := dir.Lock(second.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := third.Remove(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package oci_test
+//go:build linux
+
+package lxc_test
 
 import (
 	"encoding/json"
@@ -16,13 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/enginetest"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
 // libvirt is a libvirtd of the test's own, in a mount namespace with folders of
 // its own where libvirt has its state compiled in.
 type libvirt struct {
-	*host
+	*enginetest.Host
 	virsh string
 	pid   string // the file with the daemon's process
 }
@@ -40,9 +43,9 @@ exec libvirtd -f /etc/libvirt/libvirtd.conf --pid-file %[1]s/libvirtd.pid
 
 func newLibvirt(t *testing.T) *libvirt {
 	t.Helper()
-	h := newHost(t)
+	h := enginetest.New(t)
 	oracle.Tool(t, "libvirtd", "apt: libvirt-daemon")
-	l := &libvirt{host: h, virsh: oracle.Tool(t, "virsh", "apt: libvirt-clients"), pid: filepath.Join(h.work, "libvirtd.pid")}
+	l := &libvirt{Host: h, virsh: oracle.Tool(t, "virsh", "apt: libvirt-clients"), pid: filepath.Join(h.Work, "libvirtd.pid")}
 	drivers, err := filepath.Glob("/usr/lib*/*/libvirt/connection-driver/libvirt_driver_lxc.so")
 	if more, _ := filepath.Glob("/usr/lib*/libvirt/connection-driver/libvirt_driver_lxc.so"); len(more) > 0 {
 		drivers = append(drivers, more...)
@@ -52,14 +55,14 @@ func newLibvirt(t *testing.T) *libvirt {
 	}
 	// The other drivers want users and daemons that are not here.
 	for _, dir := range []string{"drivers", "sock"} {
-		if err := os.Mkdir(filepath.Join(h.work, dir), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(h.Work, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(drivers[0], filepath.Join(h.work, "drivers", filepath.Base(drivers[0]))); err != nil {
+	if err := os.Symlink(drivers[0], filepath.Join(h.Work, "drivers", filepath.Base(drivers[0]))); err != nil {
 		t.Fatal(err)
 	}
-	h.daemon(t, func() bool { _, code := l.call(t, "version"); return code == 0 }, "unshare", "-m", "sh", "-c", fmt.Sprintf(libvirtScript, h.work))
+	h.Daemon(t, func() bool { _, code := l.call(t, "version"); return code == 0 }, "unshare", "-m", "sh", "-c", fmt.Sprintf(libvirtScript, h.Work))
 	t.Cleanup(func() {
 		// Domains outlive the daemon.
 		for _, c := range l.ps(t) {
@@ -73,15 +76,15 @@ func newLibvirt(t *testing.T) *libvirt {
 
 func (l *libvirt) call(t *testing.T, args ...string) (string, int) {
 	t.Helper()
-	return l.run(t, l.virsh, append([]string{"-q", "-c", "lxc+unix:///system?socket=" + l.work + "/sock/libvirt-sock"}, args...)...)
+	return l.Run(t, l.virsh, append([]string{"-q", "-c", "lxc+unix:///system?socket=" + l.Work + "/sock/libvirt-sock"}, args...)...)
 }
 
 // emulator writes a program that starts palisade-lxc with flags: libvirt gives its
 // emulators no arguments and no environment.
 func (l *libvirt) emulator(t *testing.T, before string, flags ...string) string {
 	t.Helper()
-	name := filepath.Join(l.work, fmt.Sprintf("emulator%d", time.Now().UnixNano()))
-	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/palisade-lxc --palisade-state %s/state %s \"$@\"\n", before, l.bin, l.work, strings.Join(flags, " "))
+	name := filepath.Join(l.Work, fmt.Sprintf("emulator%d", time.Now().UnixNano()))
+	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/palisade-lxc --palisade-state %s/state %s \"$@\"\n", before, l.Bin, l.Work, strings.Join(flags, " "))
 	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -96,8 +99,8 @@ func (l *libvirt) domain(t *testing.T, name, emulator, more string, command ...s
 	for _, a := range command[1:] {
 		fmt.Fprintf(&b, "<initarg>%s</initarg>\n", strings.NewReplacer("<", "&lt;", ">", "&gt;", "&", "&amp;").Replace(a))
 	}
-	fmt.Fprintf(&b, "</os>\n<devices><emulator>%s</emulator><filesystem type='mount'><source dir='%s'/><target dir='/'/></filesystem><console type='pty'/></devices>\n%s</domain>\n", emulator, l.root, more)
-	file := filepath.Join(l.work, name+".xml")
+	fmt.Fprintf(&b, "</os>\n<devices><emulator>%s</emulator><filesystem type='mount'><source dir='%s'/><target dir='/'/></filesystem><console type='pty'/></devices>\n%s</domain>\n", emulator, l.Root, more)
+	file := filepath.Join(l.Work, name+".xml")
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,7 @@ type listed struct {
 
 func (l *libvirt) ps(t *testing.T) map[string]listed {
 	t.Helper()
-	out, code := l.run(t, filepath.Join(l.bin, "palisade"), "ps", "--json")
+	out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "ps", "--json")
 	var list []listed
 	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 {
 		t.Fatalf("ps: exit code %d, %v: %s", code, err, out)
@@ -136,7 +139,7 @@ func (l *libvirt) gone(t *testing.T) {
 	}
 	// The record goes before the label, which must not be free before it.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		out, _ := l.run(t, filepath.Join(l.bin, "palisade"), "label", "ls", "--json")
+		out, _ := l.Run(t, filepath.Join(l.Bin, "palisade"), "label", "ls", "--json")
 		var labels []struct{ ID, State string }
 		if err := json.Unmarshal([]byte(out), &labels); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -206,8 +209,8 @@ func TestConfirmLibvirt(t *testing.T) {
 			if err != nil || len(fds) != 3 {
 				t.Errorf("open descriptors: %v, %v", fds, err)
 			}
-			out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-"+name, "--json")
-			var in inspection
+			out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-"+name, "--json")
+			var in enginetest.Inspection
 			if err := json.Unmarshal([]byte(out), &in); err != nil || code != 0 || len(in.Mismatches) > 0 || in.Effective.Landlock == nil {
 				t.Errorf("inspect: exit code %d, %v: %s", code, err, out)
 			}
@@ -238,7 +241,7 @@ func TestConfirmLibvirt(t *testing.T) {
 	})
 
 	t.Run("inside", func(t *testing.T) {
-		note := filepath.Join(l.work, "note")
+		note := filepath.Join(l.Work, "note")
 		if err := os.WriteFile(note, []byte("hello\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -249,18 +252,18 @@ mknod /tmp/null c 1 3 && echo made; mknod /tmp/block b 7 0; head -c 1 /proc/kcor
 echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; echo end`
 		features := "<features><privnet/><capabilities policy='default'><mknod state='on'/></capabilities></features>"
 		for _, applet := range []string{"mknod", "unshare", "mount", "head"} {
-			if err := os.Symlink("busybox", filepath.Join(l.root, "bin", applet)); err != nil {
+			if err := os.Symlink("busybox", filepath.Join(l.Root, "bin", applet)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		file := l.domain(t, "inside", emulator, features, "/bin/sh", "-c", script)
-		call := fmt.Sprintf("exec 7<%s; exec %s -q -c 'lxc+unix:///system?socket=%s/sock/libvirt-sock' create %s --pass-fds 7", note, l.virsh, l.work, file)
-		if out, code := l.run(t, "sh", "-c", call); code != 0 {
+		call := fmt.Sprintf("exec 7<%s; exec %s -q -c 'lxc+unix:///system?socket=%s/sock/libvirt-sock' create %s --pass-fds 7", note, l.virsh, l.Work, file)
+		if out, code := l.Run(t, "sh", "-c", call); code != 0 {
 			t.Fatal(out)
 		}
 		var out string
 		for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(out, "end\n") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			b, _ := os.ReadFile(filepath.Join(l.root, "tmp/out"))
+			b, _ := os.ReadFile(filepath.Join(l.Root, "tmp/out"))
 			out = string(b)
 		}
 		for _, want := range []string{
@@ -278,7 +281,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 	})
 
 	t.Run("another user", func(t *testing.T) {
-		passwd := filepath.Join(l.root, "etc/passwd")
+		passwd := filepath.Join(l.Root, "etc/passwd")
 		if err := os.WriteFile(passwd, []byte("root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -303,7 +306,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 	t.Run("host integrate", func(t *testing.T) {
 		// What palisade prints libvirt takes, and keeps as it is.
 		file := l.domain(t, "printed", "/usr/lib/libvirt/libvirt_lxc", private, "/bin/sleep", "1000")
-		printed, code := l.run(t, filepath.Join(l.bin, "palisade"), "host", "integrate", "libvirt", file, "--wrapper", emulator, "--policy", "strict", "--level", "s0:c3,c9")
+		printed, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "host", "integrate", "libvirt", file, "--wrapper", emulator, "--policy", "strict", "--level", "s0:c3,c9")
 		if code != 0 {
 			t.Fatal(printed)
 		}
@@ -325,7 +328,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 	})
 
 	t.Run("strict", func(t *testing.T) {
-		_ = os.Remove(filepath.Join(l.root, "tmp/out"))
+		_ = os.Remove(filepath.Join(l.Root, "tmp/out"))
 		more := "<metadata><p:confine xmlns:p='https://palisade-sec.github.io/libvirt/1' policy='strict'/></metadata>" + private
 		if out, code := l.call(t, "create", l.domain(t, "tight", emulator, more, "/bin/sh", "-c", "echo x > /tmp/out; exec sleep 1000")); code != 0 {
 			t.Fatal(out)
@@ -334,10 +337,10 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		if got := field(t, c.PID, "CapBnd"); got != "0000000000000000" {
 			t.Errorf("CapBnd is %s", got)
 		}
-		if _, err := os.Stat(filepath.Join(l.root, "tmp/out")); err == nil {
+		if _, err := os.Stat(filepath.Join(l.Root, "tmp/out")); err == nil {
 			t.Error("the root can be written to")
 		}
-		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-tight"); code != 0 || !strings.Contains(out, "policy strict") {
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-tight"); code != 0 || !strings.Contains(out, "policy strict") {
 			t.Errorf("inspect: exit code %d: %s", code, out)
 		}
 		if out, code := l.call(t, "destroy", "tight"); code != 0 {
@@ -352,11 +355,11 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		}
 		more := private + "<idmap><uid start='0' target='100000' count='65536'/><gid start='0' target='100000' count='65536'/></idmap>"
 		// The root has to be that user's, and the way to it open.
-		if err := os.Chmod(l.work, 0o755); err != nil {
+		if err := os.Chmod(l.Work, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		chown(t, l.root, 100000)
-		defer chown(t, l.root, 0)
+		chown(t, l.Root, 100000)
+		defer chown(t, l.Root, 0)
 		if out, code := l.call(t, "create", l.domain(t, "mapped", emulator, more, "/bin/sleep", "1000")); code != 0 {
 			t.Fatal(out)
 		}
@@ -364,7 +367,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		if uid := field(t, c.PID, "Uid"); !strings.HasPrefix(uid, "100000") || field(t, c.PID, "Seccomp") != "2" {
 			t.Errorf("user %s, Seccomp %s", uid, field(t, c.PID, "Seccomp"))
 		}
-		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-mapped"); code != 0 {
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-mapped"); code != 0 {
 			t.Errorf("inspect: exit code %d: %s", code, out)
 		}
 		if out, code := l.call(t, "destroy", "mapped"); code != 0 {
@@ -375,7 +378,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 
 	t.Run("refused", func(t *testing.T) {
 		// A controller that takes a mask away before the container starts.
-		weaker := filepath.Join(l.work, "weaker")
+		weaker := filepath.Join(l.Work, "weaker")
 		script := `#!/bin/sh
 sed '/<filesystem/{:a;N;/<\/filesystem>/!ba;/proc\/keys/d}' /run/libvirt/lxc/$2.xml >` + weaker + `.xml
 umount /run/libvirt/lxc/$2.xml
@@ -411,8 +414,8 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 			}
 			l.gone(t)
 		}
-		root := strings.Replace(mustRead(t, l.domain(t, "hostroot", emulator, "", "/bin/sh")), l.root, "/", 1)
-		file := filepath.Join(l.work, "hostroot.xml")
+		root := strings.Replace(mustRead(t, l.domain(t, "hostroot", emulator, "", "/bin/sh")), l.Root, "/", 1)
+		file := filepath.Join(l.Work, "hostroot.xml")
 		if err := os.WriteFile(file, []byte(root), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -424,7 +427,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 		if out, code := l.call(t, "create", l.domain(t, "warned", warned, "", "/bin/sleep", "1000")); code != 0 {
 			t.Errorf("warn: exit code %d: %s", code, out)
 		}
-		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-warned"); code != 1 || !strings.Contains(out, "/proc/keys") {
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-warned"); code != 1 || !strings.Contains(out, "/proc/keys") {
 			t.Errorf("inspect: exit code %d: %s", code, out)
 		}
 		if out, code := l.call(t, "destroy", "warned"); code != 0 {
@@ -454,7 +457,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 			}
 			if code == 0 {
 				// It was too late: everything is in force.
-				if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "inspect", "lxc-killed"); code != 0 {
+				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-killed"); code != 0 {
 					t.Errorf("it runs, less confined: %s", out)
 				}
 				if out, code := l.call(t, "destroy", "killed"); code != 0 {
@@ -466,7 +469,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 			if pids := processes(t, "/bin/sleep\x00"+nap+"\x00"); len(pids) > 0 {
 				t.Errorf("the command runs: %v", pids)
 			}
-			if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "gc"); code != 0 {
+			if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
 				t.Error(out)
 			}
 			l.gone(t)
@@ -490,7 +493,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 		if c.Status != "running" {
 			t.Errorf("%+v", c)
 		}
-		if out, code := l.run(t, filepath.Join(l.bin, "palisade"), "gc"); code != 0 || strings.Contains(out, "outlives") {
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 || strings.Contains(out, "outlives") {
 			t.Errorf("gc: exit code %d: %s", code, out)
 		}
 		if err := unix.Kill(c.PID, unix.SIGKILL); err != nil {
@@ -542,7 +545,7 @@ func processes(t *testing.T, suffix string) []string {
 // killWatcher kills the watcher of a domain that is being started some time after
 // it is there; not any more once stop is closed.
 func killWatcher(l *libvirt, after time.Duration, stop chan struct{}) bool {
-	want := filepath.Join(l.bin, "palisade-lxc") + "\x00watch\x00"
+	want := filepath.Join(l.Bin, "palisade-lxc") + "\x00watch\x00"
 	for {
 		select {
 		case <-stop:

@@ -31,7 +31,7 @@ type inherited []int
 // step is at its number from the beginning has a reason: libvirt wants its path to
 // exist before it has moved anything.
 func inherit(c *call) (inherited, error) {
-	if err := hold(slot(c)); err != nil {
+	if err := occupySlot(slot(c)); err != nil {
 		return nil, err
 	}
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -58,10 +58,10 @@ func inherit(c *call) (inherited, error) {
 	return out, nil
 }
 
-// hold takes the numbers of the slot that nobody has, before the first file is
+// occupySlot takes the numbers of the slot that nobody has, before the first file is
 // opened here: the Go runtime would give one to its poller, and the last step would
 // then be put in the poller's place.
-func hold(at int) error {
+func occupySlot(at int) error {
 	for n := at; n < at+slotSize; n++ {
 		if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err == nil {
 			continue
