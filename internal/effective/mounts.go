@@ -217,13 +217,13 @@ func compareMounts(asked, found State) []Mismatch {
 		}
 	}
 	if asked.ReadOnlyRoot && !found.ReadOnlyRoot {
-		add("/", "read-only", "writable", "the root can be written to")
+		out = append(out, Mismatch{"mounts", "read-only root", "writable root", "the root can be written to"})
 	}
 	for _, p := range missing(asked.MaskedPaths, found.MaskedPaths) {
-		add(p, "masked", "visible", "the path can be read")
+		out = append(out, Mismatch{"mounts", "masked " + p, "visible", "the path can be read"})
 	}
 	for _, p := range missing(asked.ReadOnlyPaths, found.ReadOnlyPaths) {
-		add(p, "read-only", "writable", "the path can be written to")
+		out = append(out, Mismatch{"mounts", "read-only " + p, "writable", "the path can be written to"})
 	}
 	if asked.Mounts == nil {
 		return out // whoever planned this container knows nothing of its mounts
