@@ -118,24 +118,24 @@ type Mount struct {
 	Destination string `json:"destination"`
 	// Point is the mount point, which differs from Destination where a link leads
 	// there; empty when nothing is mounted at Destination.
-	Point string `json:"point"`
+	Point string `json:"point,omitzero"`
 	// Type is that of the file system: proc, tmpfs, ext4. It is not asked for with
 	// Bind.
-	Type string `json:"type"`
+	Type string `json:"type,omitzero"`
 	// Bind reports that a file or folder of the host is asked for, the one with Dev
 	// and Ino, which are those of what is mounted.
-	Bind bool   `json:"bind"`
-	Dev  uint64 `json:"dev"`
-	Ino  uint64 `json:"ino"`
+	Bind bool   `json:"bind,omitzero"`
+	Dev  uint64 `json:"dev,omitzero"`
+	Ino  uint64 `json:"ino,omitzero"`
 	// Recursive asks for what is mounted below the file or folder, too.
-	Recursive bool `json:"recursive"`
+	Recursive bool `json:"recursive,omitzero"`
 	// ReadOnly is the mount's or its file system's.
-	ReadOnly bool `json:"read_only"`
+	ReadOnly bool `json:"read_only,omitzero"`
 	// Root is the part of the file system that is mounted, Kind what that is, and
 	// Device the number of a device. They are not asked for.
-	Root   string `json:"root"`
-	Kind   string `json:"kind"`
-	Device Device `json:"device"`
+	Root   string `json:"root,omitzero"`
+	Kind   string `json:"kind,omitzero"`
+	Device Device `json:"device,omitzero"`
 }
 
 // Device is the number of a device node.
