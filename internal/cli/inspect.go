@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/palisade-sec/palisade/internal/container"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/internal/container"
 )
 
 func newInspectCommand(e *env) *cobra.Command {
