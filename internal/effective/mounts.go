@@ -243,7 +243,7 @@ func compareMounts(asked, found State) []Mismatch {
 			add(a.Destination, a.String(), Mount{Bind: true, Type: m.Type, Dev: m.Dev, Ino: m.Ino}.String(), "another file or folder is mounted there")
 		case !a.Bind && !sameType(a.Type, m.Type):
 			add(a.Destination, a.Type, m.Type, "another file system is mounted there")
-		case !a.Bind && m.Root != "/":
+		case !a.Bind && m.Root != "/" && !cgroup(a.Type): // a container is shown its own cgroup
 			add(a.Destination, a.Type, m.String(), "a part of a file system is mounted there")
 		}
 		// Of version 1 the hierarchies below are read-only, and not what holds them.
