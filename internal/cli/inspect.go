@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/palisade-sec/palisade/internal/container"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
-	"github.com/palisade-sec/palisade/internal/container"
 )
 
 func newInspectCommand(e *env) *cobra.Command {
@@ -118,7 +119,14 @@ func layerText(layer string, s effective.State, found bool) string {
 		if s.ReadOnlyRoot {
 			root = "read-only root"
 		}
-		return fmt.Sprintf("%s, %d mounts, %d masked, %d read-only", root, len(s.Mounts), len(s.MaskedPaths), len(s.ReadOnlyPaths))
+		// Those that mask a path or make it read-only are counted with it.
+		mounts := 0
+		for _, m := range s.Mounts {
+			if !slices.Contains(s.MaskedPaths, m.Destination) && !slices.Contains(s.ReadOnlyPaths, m.Destination) {
+				mounts++
+			}
+		}
+		return fmt.Sprintf("%s, %d mounts, %d masked, %d read-only", root, mounts, len(s.MaskedPaths), len(s.ReadOnlyPaths))
 	case "root":
 		if len(s.Outside) > 0 {
 			return strings.Join(s.Outside, " and ") + " outside"
@@ -128,7 +136,13 @@ func layerText(layer string, s effective.State, found bool) string {
 		if !found {
 			return fmt.Sprintf("%d passed", s.FDs)
 		}
-		return fmt.Sprintf("%d lead outside", len(s.Descriptors))
+		lead := 0
+		for _, d := range s.Descriptors {
+			if d.FD > 2 || d.Kind == effective.KindFolder {
+				lead++
+			}
+		}
+		return fmt.Sprintf("%d lead outside", lead)
 	case "namespaces":
 		return orNothing(strings.Join(s.Namespaces, " "))
 	}

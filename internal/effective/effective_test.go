@@ -226,6 +226,7 @@ var comparisons = []struct {
 		s.mount(Mount{Destination: "/sys/fs/cgroup/memory", Point: "/sys/fs/cgroup/memory", Type: "cgroup", Root: "/x"})
 	}, "mounts"},
 	{"Mounts", "writable cgroups of version 2", func(s *State) { s.at("/sys/fs/cgroup").ReadOnly = false }, "mounts"},
+	{"Mounts", "its own cgroup", func(s *State) { s.at("/sys/fs/cgroup").Root = "/web" }, ""},
 	{"Mounts", "something else in cgroups", func(s *State) {
 		s.mount(Mount{Destination: "/sys/fs/cgroup/memory", Point: "/sys/fs/cgroup/memory", Type: "ext4", Root: "/"})
 	}, "mounts"},

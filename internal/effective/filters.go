@@ -28,9 +28,9 @@ const (
 func filterHashes(pid int) []string {
 	out := make(chan []string, 1)
 	go func() {
-		// A tracer is a thread.
+		// A tracer is a thread. It ends with this goroutine, and what it traces is then
+		// traced no more, whatever else failed.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		out <- readFilters(pid)
 	}()
 	return <-out

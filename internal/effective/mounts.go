@@ -118,24 +118,24 @@ type Mount struct {
 	Destination string `json:"destination"`
 	// Point is the mount point, which differs from Destination where a link leads
 	// there; empty when nothing is mounted at Destination.
-	Point string `json:"point"`
+	Point string `json:"point,omitzero"`
 	// Type is that of the file system: proc, tmpfs, ext4. It is not asked for with
 	// Bind.
-	Type string `json:"type"`
+	Type string `json:"type,omitzero"`
 	// Bind reports that a file or folder of the host is asked for, the one with Dev
 	// and Ino, which are those of what is mounted.
-	Bind bool   `json:"bind"`
-	Dev  uint64 `json:"dev"`
-	Ino  uint64 `json:"ino"`
+	Bind bool   `json:"bind,omitzero"`
+	Dev  uint64 `json:"dev,omitzero"`
+	Ino  uint64 `json:"ino,omitzero"`
 	// Recursive asks for what is mounted below the file or folder, too.
-	Recursive bool `json:"recursive"`
+	Recursive bool `json:"recursive,omitzero"`
 	// ReadOnly is the mount's or its file system's.
-	ReadOnly bool `json:"read_only"`
+	ReadOnly bool `json:"read_only,omitzero"`
 	// Root is the part of the file system that is mounted, Kind what that is, and
 	// Device the number of a device. They are not asked for.
-	Root   string `json:"root"`
-	Kind   string `json:"kind"`
-	Device Device `json:"device"`
+	Root   string `json:"root,omitzero"`
+	Kind   string `json:"kind,omitzero"`
+	Device Device `json:"device,omitzero"`
 }
 
 // Device is the number of a device node.
@@ -217,13 +217,13 @@ func compareMounts(asked, found State) []Mismatch {
 		}
 	}
 	if asked.ReadOnlyRoot && !found.ReadOnlyRoot {
-		add("/", "read-only", "writable", "the root can be written to")
+		out = append(out, Mismatch{"mounts", "read-only root", "writable root", "the root can be written to"})
 	}
 	for _, p := range missing(asked.MaskedPaths, found.MaskedPaths) {
-		add(p, "masked", "visible", "the path can be read")
+		out = append(out, Mismatch{"mounts", "masked " + p, "visible", "the path can be read"})
 	}
 	for _, p := range missing(asked.ReadOnlyPaths, found.ReadOnlyPaths) {
-		add(p, "read-only", "writable", "the path can be written to")
+		out = append(out, Mismatch{"mounts", "read-only " + p, "writable", "the path can be written to"})
 	}
 	if asked.Mounts == nil {
 		return out // whoever planned this container knows nothing of its mounts
@@ -243,7 +243,7 @@ func compareMounts(asked, found State) []Mismatch {
 			add(a.Destination, a.String(), Mount{Bind: true, Type: m.Type, Dev: m.Dev, Ino: m.Ino}.String(), "another file or folder is mounted there")
 		case !a.Bind && !sameType(a.Type, m.Type):
 			add(a.Destination, a.Type, m.Type, "another file system is mounted there")
-		case !a.Bind && m.Root != "/":
+		case !a.Bind && m.Root != "/" && !cgroup(a.Type): // a container is shown its own cgroup
 			add(a.Destination, a.Type, m.String(), "a part of a file system is mounted there")
 		}
 		// Of version 1 the hierarchies below are read-only, and not what holds them.

@@ -15,9 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/state"
 	"github.com/palisade-sec/palisade/internal/witness"
-	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/svirt"
 )
 

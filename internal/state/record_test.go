@@ -293,6 +293,13 @@ func TestStep(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
+	gone := c.Record
+	if err := c.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := d.Step(gone); !errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) || s != nil {
+		t.Errorf("of a container that was removed: %+v, %v", s, err)
+	}
 }
 
 func TestPolicy(t *testing.T) {

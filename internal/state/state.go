@@ -377,6 +377,9 @@ func (d *Dir) Step(r Record) (*laststep.Config, error) {
 		step, err = laststep.Decode(b)
 	}
 	if err != nil {
+		if _, serr := os.Lstat(filepath.Dir(path)); errors.Is(serr, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%.64q: %w", r.Key, ErrNotFound) // removed meanwhile
+		}
 		return nil, &DamagedError{Key: r.Key, Folder: filepath.Dir(path), File: StepFile, Cause: err}
 	}
 	return step, nil
