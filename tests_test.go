@@ -21,6 +21,7 @@ import (
 // its reason. Everything else waits with internal/await for what is to happen.
 // Benchmarks measure, and are free.
 var clocks = map[string]string{
+	"audit/kernel_test.go":                          "records have the time at which they were made",
 	"apparmor/compile/confirm_test.go":              "the reference hangs on some inputs, which are left out; enough have to be compared",
 	"internal/await/await_test.go":                  "tests the end of waiting itself",
 	"internal/container/kill_test.go":               "the moments of kills; nothing is judged by how far a start had come",
