@@ -43,7 +43,7 @@ func New(t testing.TB) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeAll(t, work) })
+	t.Cleanup(func() { RemoveAll(t, work) })
 	h := &Host{Bin: filepath.Join(work, "bin"), Root: filepath.Join(work, "root"), Work: work}
 	h.Env = append(os.Environ(), "PALISADE_STATE="+filepath.Join(work, "state"), "PALISADE_RUNTIME=", "CGO_ENABLED=0")
 	cmd := exec.Command("go", "build", "-o", h.Bin+"/", "./cmd/palisade", "./cmd/palisade-oci", "./cmd/palisade-lxc")
@@ -71,8 +71,8 @@ func New(t testing.TB) *Host {
 	return h
 }
 
-// removeAll unmounts what an engine may have left below dir first.
-func removeAll(t testing.TB, dir string) {
+// RemoveAll unmounts what an engine may have left below dir first.
+func RemoveAll(t testing.TB, dir string) {
 	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		t.Log(err)

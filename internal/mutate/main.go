@@ -242,9 +242,10 @@ type runner struct {
 	known map[string]string
 }
 
-// sandbox keeps a mutated program from writing anywhere but into temporary files:
-// it may have lost the check that names what it removes.
-const sandbox = `mount --bind / / && mount -o remount,bind,ro / && mount -t tmpfs tmpfs /tmp && cd "$1" && shift && ulimit -t "$1" && ulimit -v 16000000 && shift && exec "$@"`
+// sandbox keeps a mutated program from writing anywhere but into temporary files and
+// what tests keep for each other: it may have lost the check that names what it removes.
+const sandbox = `mkdir -p "$1" && mount --bind "$1" "$1" && shift && mount -o remount,bind,ro / && mount -t tmpfs tmpfs /tmp && ` +
+	`cd "$1" && shift && ulimit -t "$1" && ulimit -v 16000000 && shift && exec "$@"`
 
 const plain = `cd "$1" && shift && ulimit -t "$1" && shift && exec "$@"`
 
@@ -306,7 +307,7 @@ func (r *runner) start(bin, dir string, cpu time.Duration, env []string, args ..
 	seconds := strconv.Itoa(int(cpu/time.Second) + 1)
 	shell := []string{"sh", "-c", plain, "sh", dir, seconds, bin}
 	if os.Geteuid() == 0 {
-		shell = []string{"unshare", "-m", "--propagation", "private", "sh", "-c", sandbox, "sh", dir, seconds, bin}
+		shell = []string{"unshare", "-m", "--propagation", "private", "sh", "-c", sandbox, "sh", filepath.Join(filepath.Dir(r.dir), "palisade-test"), dir, seconds, bin}
 	}
 	cmd := exec.Command(shell[0], slices.Concat(shell[1:], args)...)
 	cmd.Env = slices.Concat(os.Environ(), []string{"TMPDIR=/tmp"}, env)

@@ -222,10 +222,7 @@ func variants(t *testing.T) []*Server {
 // TestDecideAsWritten compares decisions with the reference's, on all policies and for
 // all classes.
 func TestDecideAsWritten(t *testing.T) {
-	n := 60
-	if testing.Short() {
-		n = 14
-	}
+	const n = 60
 	allowed := 0
 	for i, s := range variants(t) {
 		r := reference{s.policy, s}

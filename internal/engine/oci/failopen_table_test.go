@@ -23,6 +23,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/enginetest"
 	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/registry/authority"
 	"github.com/palisade-sec/palisade/svirt"
@@ -224,7 +225,7 @@ func (tb *table) newPlace(t *testing.T, runtime string, w way, f fault) *place {
 	check(t, os.Symlink(tb.other, p.stub+"/otherroot"))
 	t.Cleanup(func() {
 		p.destroy(t)
-		removeAll(t, p.dir)
+		enginetest.RemoveAll(t, p.dir)
 	})
 	return p
 }
