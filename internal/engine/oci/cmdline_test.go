@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -613,8 +612,8 @@ func checkLine(t failer, g *Grammar, line []string) {
 	if c.Command != again.Command || c.ID != again.ID || c.Pattern != again.Pattern || c.Verb != again.Verb || c.Help != again.Help || c.Version != again.Version || !slices.Equal(c.Args, again.Args) {
 		t.Fatalf("%q: %+v, then %+v", line, c, again)
 	}
-	if d := cmp.Diff(c.set, again.set, cmp.Comparer(func(a, b setting) bool { return a == b })); d != "" {
-		t.Fatalf("%q: options differ: %s", line, d)
+	if !slices.Equal(c.set, again.set) || !slices.Equal(c.Global.set, again.Global.set) {
+		t.Fatalf("%q: options %v and %v, then %v and %v", line, c.Global.set, c.set, again.Global.set, again.set)
 	}
 	if c.command != nil && c.command.ID >= 0 && !c.Help && !c.Version {
 		if (c.ID == "") == (c.Pattern == "") {
