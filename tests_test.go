@@ -76,7 +76,6 @@ var skips = map[string]string{
 	"internal/container/kill_test.go":        needsRoot,
 	"internal/container/labelling_test.go":   needsRoot,
 	"internal/effective/effective_test.go":   "a program that ends at once",
-	"internal/effective/edges_test.go":       "root, and a kernel without SELinux",
 	"internal/enable/enable_test.go":         "a file system that takes labels",
 	"internal/engine/oci/engine_test.go":     "root, and an engine that comes up",
 	"internal/engine/oci/failopen_test.go":   "a kernel without SELinux or AppArmor",
