@@ -399,7 +399,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 			"broken last step":     {l.emulator(t, "export PALISADE_INIT=/bin/false"), "", "before palisade-init had confined it", []string{"/bin/sleep", "1000"}},
 			"no such policy":       {emulator, "<metadata><p:confine xmlns:p='https://palisade-sec.github.io/libvirt/1' policy='none'/></metadata>", "no such policy", []string{"/bin/sleep", "1000"}},
 			"no such controller":   {l.emulator(t, "", "--palisade-emulator /nosuch"), "", "exec /nosuch", []string{"/bin/sleep", "1000"}},
-			"unknown flag":         {l.emulator(t, "", "--palisade-nosuch x"), "", "unknown flag", []string{"/bin/sleep", "1000"}},
+			"unknown flag":         {l.emulator(t, "", "--palisade-nosuch x"), "", "unknown option", []string{"/bin/sleep", "1000"}},
 			"less than was asked":  {l.emulator(t, "", "--palisade-emulator "+weaker), "", "less confined than asked: mounts: asked for masked /proc/keys", []string{"/bin/sleep", "1000"}},
 			"a label without host": {emulator, "<seclabel type='static' model='selinux' relabel='no'><label>system_u:system_r:container_t:s0:c1,c2</label></seclabel>", "Security driver model 'selinux' is not available", []string{"/bin/sleep", "1000"}},
 		} {
