@@ -197,11 +197,13 @@ func swapping(a *attempt, target string, premade bool) {
 
 // hooked gives the container a hook that writes down what it was given.
 func hooked(a *attempt, kind string) {
-	h := specs.Hook{Path: filepath.Join(a.s.bin, "inside"), Args: []string{"inside", "hook", filepath.Join(a.dir, "hook"), kind}}
+	notes := filepath.Join(a.dir, "notes")
+	a.mkdir(notes)
+	h := specs.Hook{Path: filepath.Join(a.s.bin, "inside"), Args: []string{"inside", "hook", filepath.Join(notes, "hook"), kind}}
 	if kind == "startContainer" {
 		// It runs inside.
 		h.Path, h.Args[2] = "/inside", "/vol/hook"
-		a.bind(a.dir, "/vol")
+		a.bind(notes, "/vol")
 	}
 	a.spec.Hooks = &specs.Hooks{}
 	switch kind {
@@ -223,7 +225,7 @@ var hookKinds = []string{"prestart", "createRuntime", "createContainer", "postst
 // hookSaw looks for a line in what a hook wrote down.
 func hookSaw(what, prefix string) func(*attempt, result) (string, bool) {
 	return func(a *attempt, _ result) (string, bool) {
-		b, err := os.ReadFile(filepath.Join(a.dir, "hook"))
+		b, err := os.ReadFile(filepath.Join(a.dir, "notes/hook"))
 		if errors.Is(err, os.ErrNotExist) {
 			return "no hook ran", false
 		}
