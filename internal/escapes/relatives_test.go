@@ -388,7 +388,7 @@ func hookRows() []row {
 			a.args("/inside", "status")
 		},
 		reached: func(a *attempt, _ result) (string, bool) {
-			b, err := os.ReadFile(filepath.Join(a.dir, "hook"))
+			b, err := os.ReadFile(filepath.Join(a.dir, "notes/hook"))
 			if errors.Is(err, os.ErrNotExist) {
 				return "no hook ran", false
 			}
@@ -431,7 +431,7 @@ func hookRows() []row {
 
 // hookOurs is reached when a hook has a descriptor of Palisade's.
 func hookOurs(a *attempt, _ result) (string, bool) {
-	b, err := os.ReadFile(filepath.Join(a.dir, "hook"))
+	b, err := os.ReadFile(filepath.Join(a.dir, "notes/hook"))
 	if errors.Is(err, os.ErrNotExist) {
 		return "no hook ran", false
 	}

@@ -30,6 +30,10 @@ import (
 // all tells whether every runtime is built and every race is run at length.
 func all() bool { return os.Getenv("PALISADE_ESCAPES") == "all" }
 
+// one tells whether each row is run on the first of its runtimes, whichever that
+// is, in the short form.
+func one() bool { return os.Getenv("PALISADE_ESCAPES") == "one" }
+
 // A scratch is a folder that holds everything that a test touches: the built
 // commands, copies of the runtimes, and one folder for each attempt.
 type scratch struct {
