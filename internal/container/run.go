@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/effective"
@@ -187,6 +188,14 @@ func (r *run) inPrivateMounts(rt string) (code int, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return 0, fmt.Errorf("make mounts private: %w", err)
 	}
+	// Before anything of the volumes is touched.
+	var wanted specs.Spec
+	for _, v := range r.volumes {
+		wanted.Mounts = append(wanted.Mounts, v.mountpoint())
+	}
+	if err := oci.CheckStateReach(&wanted, r.dir.Path()); err != nil {
+		return 0, err
+	}
 	if r.c, err = r.host.Prepare(r.request(rt), r.edit); err != nil {
 		return 0, err
 	}
@@ -236,12 +245,18 @@ func (r *run) edit(c *state.Container, p *bundle.Plan) (effective.State, error) 
 	if err := mountRoot(r.source, rootfs, c.Path("scratch"), p.MountLabel); err != nil {
 		return effective.State{}, err
 	}
+	if err := oci.CheckRoot(rootfs); err != nil {
+		return effective.State{}, err
+	}
 	u, err := lookupUser(rootfs, r.opts.User)
 	if err != nil {
 		return effective.State{}, err
 	}
 	spec := baseSpec(rootfs, r.opts, u)
 	if err := r.addVolumes(c, p, spec); err != nil {
+		return effective.State{}, err
+	}
+	if err := oci.CheckMounts(spec); err != nil {
 		return effective.State{}, err
 	}
 	raw, err := json.Marshal(spec)

@@ -63,6 +63,10 @@ type Expect struct {
 	// Inside reports whether a process is inside the container. Only followed
 	// processes are asked about; nil means that every program counts.
 	Inside func(pid int) bool
+	// Early reports whether a process is in the container's namespaces before its root
+	// is there. What is executed there are programs of the host, hooks, and so is all
+	// that they start. Nil means that nothing is.
+	Early func(pid int) bool
 	// Hooks allows programs that children of the container's first process
 	// execute inside the container: its startContainer hooks.
 	Hooks bool
@@ -105,6 +109,7 @@ type tracee struct {
 	parent  int  // the traced process that made it, 0 for none
 	stopped bool // for us
 	step    bool // it has executed the last step
+	hook    bool // it is a hook that runs before the root is there, or of one
 }
 
 // New locks the goroutine to its thread and prepares to hold.
@@ -354,13 +359,14 @@ func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
 			return false, err
 		}
 		if child != 0 {
-			h.add(child).parent = pid
+			c := h.add(child)
+			c.parent, c.hook = pid, t.hook
 		}
 	case unix.PTRACE_EVENT_EXEC:
 		// Another thread than the first becomes the process.
 		if old, err := eventMessage(pid); err == nil && old != pid {
 			if o := h.tracees[old]; o != nil {
-				t.parent = o.parent
+				t.parent, t.hook = o.parent, o.hook
 				h.remove(old)
 			}
 		}
@@ -390,8 +396,13 @@ func (h *Hold) executed(pid int, t *tracee) (workload bool, err error) {
 	switch {
 	case t.step:
 		return true, nil
+	case t.hook:
+		return false, nil
 	case !step.IsZero() && exe == step:
 		t.step = true
+		return false, nil
+	case h.expect.Early != nil && h.expect.Early(pid):
+		t.hook = true
 		return false, nil
 	case h.expect.Inside != nil && !h.expect.Inside(pid):
 		return false, nil

@@ -171,30 +171,28 @@ func insideOf(init int) (func(pid int) bool, error) {
 	}, nil
 }
 
-// insideNew reports whether a process is in a container that is being made: it has
-// another mount namespace than this thread. With hooks that run in the container's
-// namespaces before its root is there, it also has another root.
-func insideNew(early bool) (func(pid int) bool, error) {
+// insideNew reports of a container that is being made whether a process is in it: it
+// has another mount namespace than this thread. early reports whether such a process
+// still has the host's root, as hooks of the kind createContainer have.
+func insideNew() (inside, early func(pid int) bool, err error) {
 	const self = "/proc/thread-self"
 	ns, err := os.Readlink(filepath.Join(self, "ns/mnt"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var root unix.Stat_t
 	if err := unix.Stat(filepath.Join(self, "root"), &root); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: self + "/root", Err: err}
+		return nil, nil, &os.PathError{Op: "stat", Path: self + "/root", Err: err}
 	}
-	return func(pid int) bool {
+	inside = func(pid int) bool {
 		theirs, err := os.Readlink(procFile(pid, "ns/mnt"))
-		if err == nil && theirs == ns {
-			return false
-		}
-		if !early {
-			return true
-		}
+		return err != nil || theirs != ns
+	}
+	early = func(pid int) bool {
 		var st unix.Stat_t
-		return unix.Stat(procFile(pid, "root"), &st) != nil || st.Dev != root.Dev || st.Ino != root.Ino
-	}, nil
+		return inside(pid) && unix.Stat(procFile(pid, "root"), &st) == nil && st.Dev == root.Dev && st.Ino == root.Ino
+	}
+	return inside, early, nil
 }
 
 func procFile(pid int, name string) string {

@@ -135,13 +135,16 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, c.Undo(err)
 	}
-	inside, err := insideNew(m.EarlyHooks)
-	if err != nil {
+	expect := hold.Expect{Step: c.Handed, Hooks: m.Hooks}
+	if expect.Inside, expect.Early, err = insideNew(); err != nil {
 		return Outcome{}, c.Undo(err)
+	}
+	if !m.EarlyHooks {
+		expect.Early = nil
 	}
 	out, err := held{
 		runtime: rt,
-		expect:  hold.Expect{Step: c.Handed, Hooks: m.Hooks, Inside: inside},
+		expect:  expect,
 		verify: func(pid int) error {
 			if err := c.host.verify(pid, *c.Asked, !c.Handed.IsZero()); err != nil {
 				return err

@@ -43,9 +43,34 @@ func (d *Dir) remember(r Runtime) error {
 		return err
 	}
 	if len(entries) >= maxRuntimes {
+		d.prune()
+		if entries, err = os.ReadDir(d.runtimes()); err != nil {
+			return err
+		}
+	}
+	if len(entries) >= maxRuntimes {
 		return fmt.Errorf("%s: more than %d runtimes and roots: remove those that are no longer used", d.runtimes(), maxRuntimes)
 	}
 	return atomicfile.File{Mode: 0o600}.Write(path, b)
+}
+
+// prune forgets runtimes whose root is gone: they have no container left.
+func (d *Dir) prune() {
+	known, err := d.Runtimes()
+	if err != nil {
+		return
+	}
+	for _, r := range known {
+		if r.Root == "" {
+			continue
+		}
+		if _, err := os.Lstat(r.Root); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if b, err := json.Marshal(r); err == nil {
+			_ = os.Remove(filepath.Join(d.runtimes(), Digest(b)))
+		}
+	}
 }
 
 // Runtimes are all runtimes, with their roots, that ever had a container of the

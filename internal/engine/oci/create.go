@@ -118,6 +118,12 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 		err = CheckProc(spec)
 	}
 	if err == nil {
+		err = checkOwnDev(spec)
+	}
+	if err == nil {
+		err = checkMissingPoints(spec, w.detected)
+	}
+	if err == nil {
 		err = CheckStateReach(spec, w.dir.Path())
 	}
 	if err != nil {

@@ -84,7 +84,8 @@ func keepNamed(c *Call) error {
 		for _, name := range options.Names() {
 			value := options.Value(name)
 			fd, ok := namedFD(value)
-			if !ok || fd < firstFD {
+			// A path inside the container names no descriptor of the caller.
+			if !ok || fd < firstFD || options.find(name).Path == NoPath {
 				continue
 			}
 			const aside = 100

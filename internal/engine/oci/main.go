@@ -46,6 +46,7 @@ type wrapper struct {
 	log      log
 	cfg      settings.Settings
 	runtime  string
+	detected Detected
 	call     *Call
 	// caller is the working directory of whoever called.
 	caller string
@@ -67,10 +68,11 @@ func (w *wrapper) main(args []string) (int, error) {
 	if w.runtime, err = delegate.FindRuntime(w.cfg.Runtime); err != nil {
 		return 0, err
 	}
-	grammar, detected, err := Detect(w.runtime, w.detected())
+	grammar, detected, err := Detect(w.runtime, w.detectedCache())
 	if err != nil {
 		return 0, err
 	}
+	w.detected = detected
 	if w.call, err = Parse(grammar, rest); err != nil {
 		return 0, err
 	}
@@ -83,7 +85,7 @@ func (w *wrapper) main(args []string) (int, error) {
 	w.log = log{path: w.call.GlobalPath("log", w.dirs()), format: w.call.Global.Value("log-format")}
 	switch {
 	case w.call.Help, w.call.Version, w.call.Command == "":
-		return w.about(detected)
+		return w.about(w.detected)
 	case w.call.Role() == Restore:
 		return 0, errRestore
 	case w.call.Role() == Pass, w.call.Role() == Update, w.call.Role() == Mounts:
@@ -184,8 +186,8 @@ func (w *wrapper) record() (rec state.Record, ours bool, err error) {
 // detectedCache keeps what a runtime is, in the state directory.
 type detectedCache struct{ file string }
 
-// detected is nil where nothing can be kept.
-func (w *wrapper) detected() Cache {
+// detectedCache is nil where nothing can be kept.
+func (w *wrapper) detectedCache() Cache {
 	if w.cfg.State == "" {
 		return nil
 	}

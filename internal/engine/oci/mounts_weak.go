@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrDevLink says that a root without a mount at /dev has a link where its
+	// runtime makes a device: the device would be made at the link's end.
+	ErrDevLink = errors.New("a device of the root is a link")
+	// ErrMissingPoint says that a runtime would make a mount point in a volume that
+	// others write to, through links that they exchange meanwhile.
+	ErrMissingPoint = errors.New("the mount point is missing in a writable volume")
+)
+
+// madeDevices are those that runtimes make or mount in every container.
+//
+// Source: runtime-spec config-linux.md, "Default Devices".
+var madeDevices = []string{"console", "full", "null", "ptmx", "random", "tty", "urandom", "zero"}
+
+// checkOwnDev refuses links in the place of devices where the root's own /dev is used
+// (CVE-2026-88264).
+func checkOwnDev(s *specs.Spec) error {
+	if slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return filepath.Clean("/"+m.Destination) == "/dev" }) {
+		return nil
+	}
+	for _, name := range madeDevices {
+		path := filepath.Join(s.Root.Path, "dev", name)
+		fi, err := os.Lstat(path)
+		if err != nil || fi.Mode()&os.ModeSymlink == 0 {
+			continue
+		}
+		// This one is a link by the specification.
+		if to, err := os.Readlink(path); name == "ptmx" && err == nil && (to == "pts/ptmx" || to == "/dev/pts/ptmx") {
+			continue
+		}
+		return fmt.Errorf("/dev/%s: %w", name, ErrDevLink)
+	}
+	return nil
+}
+
+// safeMountPoints is the version of runc that makes mount points without following
+// links that are exchanged meanwhile.
+const safeMountPoints = "1.1.14"
+
+// checkMissingPoints refuses, for an older runc, mount points that are missing in a
+// writable volume (CVE-2024-45310).
+func checkMissingPoints(s *specs.Spec, d Detected) error {
+	if d.Runtime != "runc" || !older(d.Version, safeMountPoints) {
+		return nil
+	}
+	mounts, err := Mounted(s)
+	if err != nil {
+		return err
+	}
+	for i, m := range mounts {
+		for _, v := range mounts[:i] {
+			if !v.Bind || v.ReadOnly || !below(m.Destination, v.Destination) {
+				continue
+			}
+			rel, err := filepath.Rel(v.Destination, m.Destination)
+			if err != nil || exists(v.Source, rel) {
+				continue
+			}
+			return &MountError{Index: m.Index, Destination: m.Destination, Err: fmt.Errorf(
+				"%w %s, where runc %s can be led out of the container (CVE-2024-45310): make it first, or use runc %s",
+				ErrMissingPoint, v.Source, d.Version, safeMountPoints)}
+		}
+	}
+	return nil
+}
+
+// exists reports whether a name below a folder exists, without leaving the folder.
+func exists(folder, name string) bool {
+	dir, err := unix.Open(folder, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
