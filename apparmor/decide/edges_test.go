@@ -706,3 +706,58 @@ func TestQuestions(t *testing.T) {
 		}
 	}
 }
+
+// TestSeveral: of several things that are wanted, the first refused one is named.
+func TestSeveral(t *testing.T) {
+	label := compiled(t, sample, compile.Options{}).Blobs()[:1]
+	for op, text := range map[string]string{
+		"capability chown, /etc/x w":                             "write /etc/x",
+		"capability mknod, /etc/x w":                             "capability mknod",
+		"capability chown, capability mknod":                     "capability mknod",
+		"capability chown, link /l/a -> /usr/x":                  "link /l/a -> /usr/x",
+		"link /l/a -> /etc/shadow, /etc/x w":                     "link /l/a -> /etc/shadow",
+		"change_profile -> r, /etc/x w":                          "change_profile r",
+		"change_profile /bin/x -> q, /etc/x w":                   "write /etc/x",
+		"/etc/x w, signal send set=hup peer=q":                   "write /etc/x",
+		"/etc/passwd r, signal send set=hup peer=q":              "signal (send) set=hup peer=q",
+		"capability chown, /etc/passwd r, umount":                "",
+		"signal send set=hup peer=q, ptrace trace peer=/usr/bin": "",
+	} {
+		v, err := Check(label, want(t, op), true, nil)
+		if err != nil || v.Allowed || v.Decision.Allowed || text != "" && v.Text != text {
+			t.Errorf("%s: %+v, %v; want %q", op, v, err, text)
+		}
+	}
+	for op, text := range map[string]string{
+		"capability chown, /etc/passwd r": "read /etc/passwd", "/etc/passwd r, signal send set=term peer=q": "signal (send) set=term peer=q", "capability chown": "capability chown",
+	} {
+		if v, err := Check(label, want(t, op), true, nil); err != nil || !v.Allowed || v.Text != text {
+			t.Errorf("%s: %+v, %v; want %q", op, v, err, text)
+		}
+	}
+	// Files of another: only what the rules give to all.
+	if v, err := Check(label, want(t, "/etc/passwd r"), false, nil); err != nil || !v.Allowed {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestOnlyExec: a transition is told of what is executed, and of nothing else.
+func TestOnlyExec(t *testing.T) {
+	p := profile(t, "/x rPx -> q, link /l -> /**, deny link /l -> /t,", nil)
+	for perms, want := range map[uint32]string{apparmor.MayRead: "", apparmor.MayExec: "to the profile q", apparmor.MayRead | apparmor.MayExec: "to the profile q"} {
+		if a := answer(p, File("/x", perms, true)); a.Transition != want || !a.Allowed {
+			t.Errorf("%#x: %+v", perms, a)
+		}
+	}
+	if a := answer(p, Link("/l", "/t", true)); a.Allowed || !a.Quiet || a.Reason != ReasonLinkTarget {
+		t.Errorf("a denied pair: %+v", a)
+	}
+	if a := answer(profile(t, "link /l -> /u,", nil), Link("/l", "/t", true)); a.Allowed || a.Quiet {
+		t.Errorf("no pair: %+v", a)
+	}
+	for typ, name := range map[uint16]string{1: "stream", 2: "dgram", 3: "raw", 4: "rdm", 5: "seqpacket", 6: "dccp", 7: "7", 9: "9", 10: "packet", 11: "11"} {
+		if got := Network(apparmor.ClassNetV8, 2, typ, apparmor.NetCreate).String(); got != "network (create) inet "+name {
+			t.Errorf("type %d: %s", typ, got)
+		}
+	}
+}

@@ -28,7 +28,7 @@ type mutant struct {
 
 // key names a mutant in the list of equivalents, whatever lines move.
 func (m *mutant) key(pkg string) string {
-	k := pkg + "/" + m.file + " " + m.fn + ": " + m.change
+	k := pkg + "/" + m.file + " " + m.fn + ": " + strings.TrimSpace(m.change) // what is removed has nothing behind the arrow
 	if m.nth > 0 {
 		k += " #" + strconv.Itoa(m.nth+1)
 	}

@@ -59,7 +59,7 @@ func refuse(w *world, nr uintptr, action uint32) attempt {
 
 func init() {
 	hidden = []spec{
-		{name: "test-hang", try: func(*world) attempt { select {} }},
+		{name: "test-hang", try: func(*world) attempt { await.Killed(); return attempt{} }},
 		{name: "test-crash", try: func(*world) attempt { panic("crash") }},
 		{name: "test-fine", try: func(*world) attempt { return open("") }},
 		{name: "test-leave", try: func(*world) attempt {
@@ -68,7 +68,8 @@ func init() {
 			_ = os.WriteFile(name, nil, 0o600)
 			// The test has no other way to learn that this was reached.
 			_ = os.WriteFile(filepath.Join(leaveFolder(os.Getppid()), filepath.Base(name)), nil, 0o600)
-			select {}
+			await.Killed()
+			return attempt{}
 		}},
 		{name: "test-kill", own: true, try: func(w *world) attempt {
 			if a := refuse(w, unix.SYS_ACCT, retKillProcess); a.outcome != "" {

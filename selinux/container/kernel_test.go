@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/debian"
 	"github.com/palisade-sec/palisade/internal/vmtest"
 )
@@ -321,7 +322,7 @@ func contained() error {
 	for _, t := range tries {
 		if t.Op == "wait" {
 			fmt.Println("ready")
-			select {} // until it is killed
+			await.Killed()
 		}
 		err := attempt(t)
 		if t.Op == "serve" {

@@ -499,3 +499,100 @@ func TestUsersAndRoles(t *testing.T) {
 		}
 	}
 }
+
+// TestTypeRulesAsWritten: each rule for new types, by name and conditional ones too,
+// gives what a walk over all rules gives.
+func TestTypeRulesAsWritten(t *testing.T) {
+	named, conditional := 0, 0
+	for i, s := range variants(t) {
+		p := s.policy
+		rules := s.typeRules()
+		for _, f := range p.FilenameTransitions {
+			for source := policydb.TypeID(1); uint32(source) <= p.Types.Prim; source++ {
+				for _, name := range []string{f.Name, f.Name + "x", ""} {
+					var want policydb.TypeID
+					for _, g := range p.FilenameTransitions {
+						if g.Target != f.Target || g.Class != f.Class || g.Name != name {
+							continue
+						}
+						for _, o := range g.Outcomes {
+							if want == 0 && o.Sources.HasValue(uint32(source)) {
+								want = o.Type
+							}
+						}
+					}
+					if got := rules.byName(p, source, f.Target, f.Class, name); got != want {
+						t.Fatalf("policy %d, %q for %s on %s: %d, want %d", i, name, p.TypeName(source), p.TypeName(f.Target), got, want)
+					}
+					if want != 0 {
+						named++
+					}
+					// The name counts in a question about a transition, where there is one.
+					a, b := &Context{policy: p, typ: source, role: policydb.ObjectRole}, &Context{policy: p, typ: f.Target, role: policydb.ObjectRole}
+					base := s.newType(rules, policydb.TypeTransition, a, b, f.Class, p.Classes.ByValue(uint32(f.Class)), false)
+					if want == 0 {
+						want = base
+					}
+					n, err := s.Transition(a, b, f.Class, name)
+					var invalid *InvalidResultError
+					switch {
+					case err == nil && n.typ != want:
+						t.Fatalf("policy %d, %q: %s, want type %s", i, name, n, p.TypeName(want))
+					case errors.As(err, &invalid):
+						if part := ":" + p.TypeName(want); !containsType(invalid.Context, part) {
+							t.Fatalf("policy %d, %q: %s, want type %s", i, name, invalid.Context, part)
+						}
+					case err != nil:
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		for c := range p.Conditionals {
+			for branch, list := range [2][]policydb.Rule{p.Conditionals[c].True, p.Conditionals[c].False} {
+				for _, r := range list {
+					if !r.Kind().IsType() {
+						continue
+					}
+					key := typeKey{r.Kind(), r.Source, r.Target, r.Class}
+					if _, always := rules.always[key]; always {
+						continue
+					}
+					conditional++
+					active := s.state[c] == (branch == 0)
+					a, b := &Context{policy: p, typ: r.Source}, &Context{policy: p, typ: r.Target}
+					got := s.newType(rules, r.Kind(), a, b, r.Class, &policydb.Class{DefaultType: policydb.DefaultTarget}, false)
+					if active && got != policydb.TypeID(r.Data) {
+						t.Errorf("policy %d: %s, want %s", i, p.TypeName(got), p.TypeName(policydb.TypeID(r.Data)))
+					}
+				}
+			}
+		}
+		for _, r := range p.Rules {
+			if !r.Kind().IsType() {
+				continue
+			}
+			a, b := &Context{policy: p, typ: r.Source}, &Context{policy: p, typ: r.Target}
+			if got := s.newType(rules, r.Kind(), a, b, r.Class, &policydb.Class{}, false); got != policydb.TypeID(r.Data) {
+				t.Errorf("policy %d: %s, want %s", i, p.TypeName(got), p.TypeName(policydb.TypeID(r.Data)))
+			}
+		}
+		for _, r := range p.RoleTransitions {
+			if got := rules.roles[roleKey{r.Role, r.Type, r.Class}]; got != r.NewRole {
+				t.Errorf("policy %d: role %d, want %d", i, got, r.NewRole)
+			}
+		}
+	}
+	if named == 0 || conditional == 0 {
+		t.Errorf("%d names, %d conditional rules", named, conditional)
+	}
+}
+
+func containsType(context, part string) bool {
+	for i := range context {
+		if i+len(part) <= len(context) && context[i:i+len(part)] == part && (i+len(part) == len(context) || context[i+len(part)] == ':') {
+			return true
+		}
+	}
+	return false
+}

@@ -145,6 +145,10 @@ func TestAbsent(t *testing.T) {
 	if err := errors.Join(s.Check(), s.View(func(tx svirt.Tx) error { return tx.Each(func(svirt.Record) error { n++; return nil }) })); err != nil || n != 0 {
 		t.Errorf("%d records, %v", n, err)
 	}
+	called := false
+	if err := s.View(func(svirt.Tx) error { called = true; return os.ErrInvalid }); !called || !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("called %v, %v", called, err)
+	}
 	if names(t, dir) != "" {
 		t.Errorf("looking made %s", names(t, dir))
 	}
@@ -156,6 +160,9 @@ func TestAbsent(t *testing.T) {
 	}
 	if names(t, dir) != "labels.db" {
 		t.Errorf("beside the file: %s", names(t, dir))
+	}
+	if err := s.Update(puts(svirt.Record{ID: "thief", Level: someRecords[0].Level})); !errors.Is(err, svirt.ErrInUse) || !strings.Contains(err.Error(), "is held by a") {
+		t.Errorf("a level that is held: %v", err)
 	}
 	// It is not made anew.
 	if err := s.create(); err != nil {
@@ -448,6 +455,27 @@ func TestTogether(t *testing.T) {
 	if err := o.Check(); err != nil {
 		t.Error(err)
 	}
+	// Who fails before it writes makes nobody run again, not even behind one that wrote.
+	again := make([]int, 5)
+	group = nil
+	for i := range again {
+		group = append(group, &pending{done: make(chan struct{}), fn: func(tx svirt.Tx) error {
+			again[i]++
+			if i%2 == 1 {
+				return boom
+			}
+			return tx.Put(rec(20 + i))
+		}})
+	}
+	o.commit(group)
+	for i, n := range again {
+		if n != 1 || (group[i].err != nil) != (i%2 == 1) {
+			t.Errorf("%d ran %d times: %v", i, n, group[i].err)
+		}
+	}
+	if err := o.Update(func(tx svirt.Tx) error { return errors.Join(tx.Delete("r20"), tx.Delete("r22"), tx.Delete("r24")) }); err != nil {
+		t.Fatal(err)
+	}
 	// The index of pairs knows what came of it.
 	for i, want := range map[int]svirt.PairState{0: svirt.PairHeld, 2: svirt.PairFree, 6: svirt.PairFree, 8: svirt.PairHeld} {
 		if got := o.pairs.Pair(2*i, 2*i+1); got != want {
@@ -462,6 +490,41 @@ func TestTogether(t *testing.T) {
 	o.commit([]*pending{last})
 	if last.err == nil {
 		t.Error("a commit to a closed file succeeded")
+	}
+}
+
+// TestCheckOverlay: what is in memory over the file is checked, too.
+func TestCheckOverlay(t *testing.T) {
+	o, err := Own(filepath.Join(t.TempDir(), "labels.db"), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if err := o.Update(puts(someRecords...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Check(); err != nil {
+		t.Fatal(err)
+	}
+	o.recent.levels["s0:c1,c2"] = "b"
+	if err := o.Check(); err == nil || !strings.Contains(err.Error(), `level s0:c1,c2 of a is held by "b"`) {
+		t.Errorf("another holder: %v", err)
+	}
+	o.recent.levels["s0:c1,c2"] = "a"
+	// A record that gives up its level and one that takes it, in either order.
+	over := newOverlay()
+	over.set("x", &change{Record: svirt.Record{ID: "x", Level: "s0:c1"}})
+	over.set("y", &change{Record: svirt.Record{ID: "y", Level: "s0:c2"}, Gone: true})
+	over.set("z", &change{Record: svirt.Record{ID: "z", Level: "s0:c1"}})
+	over.set("y", nil)
+	if over.levels["s0:c1"] != "z" || len(over.ids) != 2 || !over.irregular["x"] {
+		t.Errorf("%+v", over)
+	}
+	over.set("z", &change{Record: svirt.Record{ID: "z", Level: "s0:c1"}, Gone: true})
+	over.set("x", &change{Record: svirt.Record{ID: "x", Level: "s0:c1"}})
+	over.set("z", nil) // was gone: what it held before is somebody else's
+	if over.levels["s0:c1"] != "x" {
+		t.Errorf("%+v", over)
 	}
 }
 
