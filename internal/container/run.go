@@ -109,6 +109,9 @@ func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error
 	if err != nil {
 		return 0, err
 	}
+	if err := checkReach(dir, o.Rootfs, volumes); err != nil {
+		return 0, err
+	}
 	if len(o.Args) == 0 {
 		return 0, ErrNoCommand
 	}

@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/palisade-sec/palisade/internal/engine/oci"
+	"github.com/palisade-sec/palisade/internal/state"
 )
 
 // volume is a file or folder of the host that a container sees.
@@ -93,4 +96,21 @@ func (v volume) mountpoint() specs.Mount {
 		opts = append(opts, "ro")
 	}
 	return specs.Mount{Destination: v.dst, Type: "bind", Source: v.src, Options: opts}
+}
+
+// checkReach refuses a root or a volume from which a container could reach the state
+// folder.
+func checkReach(dir *state.Dir, rootfs string, volumes []volume) error {
+	s := specs.Spec{}
+	if rootfs != "" {
+		abs, err := filepath.Abs(rootfs)
+		if err != nil {
+			return err
+		}
+		s.Root = &specs.Root{Path: abs}
+	}
+	for _, v := range volumes {
+		s.Mounts = append(s.Mounts, v.mountpoint())
+	}
+	return oci.CheckStateReach(&s, dir.Path())
 }

@@ -94,6 +94,35 @@ type held struct {
 // errVerify marks a container that was killed since it is less confined than asked.
 var errVerify = errors.New("killed, since it is less confined than asked")
 
+// ErrNotStarted says that a runtime reported success without having executed the
+// workload.
+var ErrNotStarted = errors.New("the runtime reports success, but has not executed the command")
+
+// A StepError is a last step that ended before the workload. What it said is on the
+// workload's standard error.
+type StepError struct {
+	// Code is its exit code: 127 and 126 for a command that cannot be executed.
+	Code int
+}
+
+func (e *StepError) Error() string {
+	return fmt.Sprintf("the last step before the command ended with exit code %d; standard error of the container says why", e.Code)
+}
+
+// reached is nil for a runtime that executed the workload, or that failed and said
+// so itself.
+func (o Outcome) reached() error {
+	switch {
+	case o.PID > 0:
+		return nil
+	case o.Step >= 0:
+		return &StepError{o.Step}
+	case o.Code == 0:
+		return ErrNotStarted
+	}
+	return nil
+}
+
 // run starts, holds, verifies, releases and waits for the runtime. With an error
 // nothing of the container has run, and all that was traced is killed.
 func (s held) run() (Outcome, error) {

@@ -158,11 +158,17 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 			}
 		},
 	}.run()
-	if err != nil && m.Keep {
+	if m.Keep {
 		return out, err // the caller cleans up in every case
+	}
+	if err == nil {
+		err = out.reached()
 	}
 	if err != nil {
 		return out, c.Undo(errors.Join(err, delegate.Destroy(c.Runtime, c.ID)))
+	}
+	if out.PID == 0 {
+		return out, c.Undo(c.destroyLeft(out.Code)) // the runtime has said why
 	}
 	return out, nil
 }
@@ -201,7 +207,7 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 		return Outcome{Code: code, Step: -1}, err
 	}
 	this := &Container{Container: c, host: h}
-	return held{
+	out, err := held{
 		runtime: rt, init: c.Init.PID,
 		expect: hold.Expect{Step: c.Handed},
 		// A runtime that fails may have let the process go all the same.
@@ -216,6 +222,10 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 			return this.verified(pid)
 		},
 	}.run()
+	if err == nil {
+		err = out.reached()
+	}
+	return out, err
 }
 
 // Added is a process that is added to a container.
@@ -308,12 +318,16 @@ func (a *Added) Run(rt Runtime, p *specs.Process) (Outcome, error) {
 		return Outcome{}, err
 	}
 	a.asked.FDs = a.passed
-	return held{
+	out, err := held{
 		runtime:  rt,
 		expect:   hold.Expect{Step: a.handed, Inside: inside},
 		verify:   func(pid int) error { return a.host.verify(pid, a.asked, !a.handed.IsZero()) },
 		released: a.Close,
 	}.run()
+	if err == nil {
+		err = out.reached()
+	}
+	return out, err
 }
 
 // Forget removes what is left of a container that its runtime has deleted.

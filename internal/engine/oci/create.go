@@ -309,6 +309,10 @@ func (w *wrapper) launchRuntime(step []*os.File) launch.Runtime {
 // exit is the exit code for what happened: the runtime's, or for a command that
 // cannot be executed the one that the runtime has for it.
 func (w *wrapper) exit(code int, err error) (int, error) {
+	var step *launch.StepError
+	if errors.As(err, &step) {
+		return step.Code, err
+	}
 	var missing *launch.CommandError
 	if !errors.As(err, &missing) {
 		return code, err

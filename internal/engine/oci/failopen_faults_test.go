@@ -167,8 +167,10 @@ func recordFaults() []fault {
 		p.fault.outer = func(p *place) []string { return []string{"OUTER_TMPFS=" + p.state + "=size=1m"} }
 	})
 	add("state folder for everybody", true, func(t *testing.T, p *place) { check(t, os.Chmod(p.state, 0o777)) })
+	out[len(out)-1].mend = func(t *testing.T, p *place) { check(t, os.Chmod(p.state, 0o711)) }
 	add("labels absent", false, func(t *testing.T, p *place) { check(t, os.Remove(p.state+"/labels.db")) })
 	add("labels damaged", false, func(t *testing.T, p *place) {
+	out[len(out)-1].keeps = "its label cannot be given back"
 		check(t, os.WriteFile(p.state+"/labels.db", bytes.Repeat([]byte("x"), 1<<15), 0o600))
 	})
 	return out
@@ -509,11 +511,12 @@ func processFaults() []fault {
 	add("command missing in PATH", all, true, func(p map[string]any) { p["args"] = []any{"nosuch"} })
 	add("command is a folder", all, true, func(p map[string]any) { p["args"] = []any{"/bin"} })
 	add("command is no program", all, true, func(p map[string]any) { p["args"] = []any{"/etc/image"} })
-	add("command is the last step", all, true, func(p map[string]any) { p["args"] = []any{"/proc/self/fd/3", "/bin/probe"} })
+	add("command is the last step", all, false, func(p map[string]any) { p["args"] = []any{"/proc/self/fd/3", "/bin/probe"} })
 	add("no command", all, true, func(p map[string]any) { delete(p, "args") })
 	add("empty command", all, true, func(p map[string]any) { p["args"] = []any{""} })
 	add("working folder missing", files, true, func(p map[string]any) { p["cwd"] = "/nosuch/x/y" })
-	add("relative working folder", all, true, func(p map[string]any) { p["cwd"] = "data" })
+	add("relative working folder", all, false, func(p map[string]any) { p["cwd"] = "data" })
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"cwd", "cwd holds"}, "crun takes it from the root"
 	for _, fd := range []string{"3", "4", "5", "6", "7", "8", "9"} {
 		add("working folder /proc/self/fd/"+fd, all, true, func(p map[string]any) { p["cwd"] = "/proc/self/fd/" + fd })
 	}
