@@ -43,6 +43,9 @@ exec libvirtd -f /etc/libvirt/libvirtd.conf --pid-file %[1]s/libvirtd.pid
 
 func newLibvirt(t *testing.T) *libvirt {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a minute of starts")
+	}
 	h := enginetest.New(t)
 	oracle.Tool(t, "libvirtd", "apt: libvirt-daemon")
 	l := &libvirt{Host: h, virsh: oracle.Tool(t, "virsh", "apt: libvirt-clients"), pid: filepath.Join(h.Work, "libvirtd.pid")}
