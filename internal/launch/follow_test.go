@@ -73,9 +73,7 @@ func act(words []string) int {
 			}
 			words = words[1:]
 		case "forever":
-			for {
-				time.Sleep(time.Hour)
-			}
+			_ = unix.Pause() // until it is killed
 		default:
 			return bad
 		}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/enginetest"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
@@ -28,6 +29,8 @@ type libvirt struct {
 	*enginetest.Host
 	virsh string
 	pid   string // the file with the daemon's process
+	// emulators counts the programs that were written.
+	emulators int
 }
 
 // libvirtScript starts the daemon. Where control groups are of both versions,
@@ -86,7 +89,8 @@ func (l *libvirt) call(t *testing.T, args ...string) (string, int) {
 // emulators no arguments and no environment.
 func (l *libvirt) emulator(t *testing.T, before string, flags ...string) string {
 	t.Helper()
-	name := filepath.Join(l.Work, fmt.Sprintf("emulator%d", time.Now().UnixNano()))
+	l.emulators++
+	name := filepath.Join(l.Work, fmt.Sprintf("emulator%d", l.emulators))
 	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/palisade-lxc --palisade-state %s/state %s \"$@\"\n", before, l.Bin, l.Work, strings.Join(flags, " "))
 	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -147,27 +151,16 @@ func (l *libvirt) ps(t *testing.T) map[string]listed {
 // gone waits until nothing is known of any domain, and no label is held.
 func (l *libvirt) gone(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("left: %v", l.ps(t))
-		}
-	}
+	await.True(t, "no domain is known", func() bool { return len(l.ps(t)) == 0 })
 	// The record goes before the label, which must not be free before it.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	await.True(t, "no label is held", func() bool {
 		out, _ := l.Run(t, filepath.Join(l.Bin, "palisade"), "label", "ls", "--json")
 		var labels []struct{ ID, State string }
 		if err := json.Unmarshal([]byte(out), &labels); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		held := slices.DeleteFunc(labels, func(r struct{ ID, State string }) bool { return r.State == "quarantine" })
-		if len(held) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("labels are held: %+v", held)
-			break
-		}
-	}
+		return !slices.ContainsFunc(labels, func(r struct{ ID, State string }) bool { return r.State != "quarantine" })
+	})
 	if out, _ := l.call(t, "list", "--name"); strings.TrimSpace(out) != "" {
 		t.Errorf("libvirt still has %s", out)
 	}
@@ -237,16 +230,9 @@ func TestConfirmLibvirt(t *testing.T) {
 		if out, code := l.call(t, "destroy", "web"); code != 0 {
 			t.Error(out)
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			left := l.ps(t)
-			if _, there := left["lxc-web"]; !there {
-				if left["lxc-db"].Status != "running" {
-					t.Errorf("the other domain: %v", left)
-				}
-				break
-			} else if time.Now().After(deadline) {
-				t.Fatalf("left: %v", left)
-			}
+		await.True(t, "the first domain is forgotten", func() bool { return l.ps(t)["lxc-web"] == listed{} })
+		if left := l.ps(t); left["lxc-db"].Status != "running" {
+			t.Errorf("the other domain: %v", left)
 		}
 		// A container that ends by itself.
 		if err := unix.Kill(l.ps(t)["lxc-db"].PID, unix.SIGKILL); err != nil {
@@ -277,10 +263,11 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 			t.Fatal(out)
 		}
 		var out string
-		for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(out, "end\n") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		await.True(t, "the script ends", func() bool {
 			b, _ := os.ReadFile(filepath.Join(l.Root, "tmp/out"))
 			out = string(b)
-		}
+			return strings.HasSuffix(out, "end\n")
+		})
 		for _, want := range []string{
 			"hello\n", "\n3\n", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb", "made\n", "mknod: /tmp/block: Permission denied",
 			"can't create /proc/sys/net/ipv4/ip_forward: Read-only file system", "unshare(0x10000000): Operation not permitted", "mount: permission denied",
@@ -578,9 +565,9 @@ exec ` + controller + ` "$@"
 			nap := strconv.Itoa(100000 + rand.IntN(800000))
 			file := l.domain(t, "killed", emulator, private, "/bin/sleep", nap)
 			for round := range rounds {
-				most := 60 * (1 + 4*(round%2))
+				most := time.Duration(60*(1+4*(round%2))) * time.Millisecond
 				stop, done := make(chan struct{}), make(chan bool)
-				go func() { done <- kill(begins, time.Duration(rand.IntN(most))*time.Millisecond, stop) }()
+				go func() { done <- kill(begins, most, stop) }()
 				out, code := l.call(t, "create", file)
 				close(stop)
 				hit := <-done
@@ -601,7 +588,7 @@ exec ` + controller + ` "$@"
 				case !hit:
 					t.Errorf("it did not start: %s", out)
 				}
-				await(t, "the command ends", func() bool { return len(processes(t, "/bin/sleep\x00"+nap+"\x00")) == 0 })
+				await.True(t, "the command ends", func() bool { return len(processes(t, "/bin/sleep\x00"+nap+"\x00")) == 0 })
 				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
 					t.Error(out)
 				}
@@ -708,11 +695,7 @@ exec ` + controller + ` "$@"
 		if err := unix.Kill(c.PID, unix.SIGKILL); err != nil {
 			t.Error(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("left: %v", l.ps(t))
-			}
-		}
+		await.True(t, "the domain is forgotten", func() bool { return len(l.ps(t)) == 0 })
 	})
 }
 
@@ -738,21 +721,6 @@ func mustRead(t *testing.T, file string) string {
 	return string(b)
 }
 
-// await waits until something holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(20 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Errorf("not after 20 s: %s", what)
-			return
-		}
-	}
-}
-
 // processes are those with a command line that ends so.
 func processes(t *testing.T, suffix string) []string {
 	t.Helper()
@@ -767,24 +735,26 @@ func processes(t *testing.T, suffix string) []string {
 }
 
 // kill kills the process of a domain that is being started whose command line begins
-// so, some time after it is there; not any more once stop is closed.
-func kill(begins string, after time.Duration, stop chan struct{}) bool {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
+// so, within some time after it is there; not any more once stop is closed.
+func kill(begins string, within time.Duration, stop chan struct{}) bool {
 	for {
 		select {
 		case <-stop:
 			return false
-		case <-tick.C:
+		default:
 		}
-		for _, pid := range beginning(begins) {
-			select {
-			case <-stop:
-				return false
-			case <-time.After(after):
-			}
-			return unix.Kill(pid, unix.SIGKILL) == nil
+		pids := beginning(begins)
+		if len(pids) == 0 {
+			await.Moment(time.Millisecond)
+			continue
 		}
+		await.Moment(within)
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		return unix.Kill(pids[0], unix.SIGKILL) == nil
 	}
 }
 
