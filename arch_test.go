@@ -34,7 +34,7 @@ var layers = map[string]int{
 
 	"bundle": 2, "explain": 2, "learn": 2, "svirt": 2, "access": 2, "audit": 2,
 
-	"runtime": 3, "selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
+	"selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
 	"seccomp/install": 3, "seccomp/record": 3, "landlock/install": 3, "audit/netlink": 3, "shield": 3,
 
 	"internal/cli": 4, "internal/daemon": 4, "internal/webui": 4,
@@ -86,7 +86,6 @@ var edges = map[string]string{
 // sameLayer lists imports between packages of one layer that are not of one
 // mechanism (one top-level folder), each with its reason.
 var sameLayer = map[string]string{
-	"runtime/container selinux/relabel":           "a volume with :Z is relabelled as 'palisade relabel' does it",
 	"internal/launch/profile apparmor/securityfs": "a container's profile is loaded and unloaded with the container; this is the kernel's side of it",
 }
 

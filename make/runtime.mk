@@ -5,7 +5,7 @@
 
 engines: deps build ## tests through runc, Docker, Podman, containerd and libvirt; nothing may be missing
 	@for p in dockerd podman ctr; do PATH=$$PATH:/usr/sbin:/sbin command -v $$p >/dev/null || { echo "palisade: no $$p here; run: apt-get install -y --no-install-recommends docker.io podman containerd" >&2; exit 1; }; done
-	REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout 20m -run 'TestConfirm(Runc|Docker|Podman|Containerd|Libvirt|CRI)$$' ./internal/engine/oci
+	REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout 20m -run 'TestConfirm(Runc|Docker|Podman|Containerd|Libvirt|CRI)$$' ./internal/engine/oci ./internal/engine/lxc
 
 bench-run: ## palisade run against plain runc run, in alternating pairs
 	$(GO) test -run '^$$' -bench 'BenchmarkRun$$' -benchtime 40x ./internal/container
@@ -13,8 +13,8 @@ bench-run: ## palisade run against plain runc run, in alternating pairs
 bench:: bench-run
 
 .PHONY: libvirt-kill
-libvirt-kill: deps ## kill what accompanies a domain of libvirt at a hundred moments of its start
-	REQUIRE_ORACLES=1 LIBVIRT_KILLS=100 $(GO) test -count=1 -v -timeout 30m -run 'TestConfirmLibvirt$$' ./internal/engine/oci
+libvirt-kill: deps ## kill a domain's watcher and its controller at a hundred moments each of its start
+	REQUIRE_ORACLES=1 LIBVIRT_KILLS=100 $(GO) test -count=1 -v -timeout 30m -run 'TestConfirmLibvirt$$' ./internal/engine/lxc
 
 .PHONY: cmdline-differential
 cmdline-differential: deps ## 100,000 random command lines each, against what runc and crun take of them

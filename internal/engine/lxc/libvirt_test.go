@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/internal/enginetest"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
@@ -28,6 +29,8 @@ type libvirt struct {
 	*enginetest.Host
 	virsh string
 	pid   string // the file with the daemon's process
+	// emulators counts the programs that were written.
+	emulators int
 }
 
 // libvirtScript starts the daemon. Where control groups are of both versions,
@@ -43,6 +46,9 @@ exec libvirtd -f /etc/libvirt/libvirtd.conf --pid-file %[1]s/libvirtd.pid
 
 func newLibvirt(t *testing.T) *libvirt {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a minute of starts")
+	}
 	h := enginetest.New(t)
 	oracle.Tool(t, "libvirtd", "apt: libvirt-daemon")
 	l := &libvirt{Host: h, virsh: oracle.Tool(t, "virsh", "apt: libvirt-clients"), pid: filepath.Join(h.Work, "libvirtd.pid")}
@@ -83,12 +89,25 @@ func (l *libvirt) call(t *testing.T, args ...string) (string, int) {
 // emulators no arguments and no environment.
 func (l *libvirt) emulator(t *testing.T, before string, flags ...string) string {
 	t.Helper()
-	name := filepath.Join(l.Work, fmt.Sprintf("emulator%d", time.Now().UnixNano()))
+	l.emulators++
+	name := filepath.Join(l.Work, fmt.Sprintf("emulator%d", l.emulators))
 	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/palisade-lxc --palisade-state %s/state %s \"$@\"\n", before, l.Bin, l.Work, strings.Join(flags, " "))
 	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// libvirtController is the program whose place palisade-lxc takes.
+func libvirtController(t *testing.T) string {
+	t.Helper()
+	for _, p := range []string{"/usr/lib/libvirt/libvirt_lxc", "/usr/libexec/libvirt_lxc"} {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	oracle.Missing(t, "libvirt_lxc (apt: libvirt-daemon-driver-lxc)")
+	return ""
 }
 
 // domain writes a definition.
@@ -132,27 +151,16 @@ func (l *libvirt) ps(t *testing.T) map[string]listed {
 // gone waits until nothing is known of any domain, and no label is held.
 func (l *libvirt) gone(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("left: %v", l.ps(t))
-		}
-	}
+	await.True(t, "no domain is known", func() bool { return len(l.ps(t)) == 0 })
 	// The record goes before the label, which must not be free before it.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	await.True(t, "no label is held", func() bool {
 		out, _ := l.Run(t, filepath.Join(l.Bin, "palisade"), "label", "ls", "--json")
 		var labels []struct{ ID, State string }
 		if err := json.Unmarshal([]byte(out), &labels); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		held := slices.DeleteFunc(labels, func(r struct{ ID, State string }) bool { return r.State == "quarantine" })
-		if len(held) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("labels are held: %+v", held)
-			break
-		}
-	}
+		return !slices.ContainsFunc(labels, func(r struct{ ID, State string }) bool { return r.State != "quarantine" })
+	})
 	if out, _ := l.call(t, "list", "--name"); strings.TrimSpace(out) != "" {
 		t.Errorf("libvirt still has %s", out)
 	}
@@ -176,7 +184,7 @@ func field(t *testing.T, pid int, name string) string {
 // TestConfirmLibvirt has libvirt start containers through palisade-lxc.
 func TestConfirmLibvirt(t *testing.T) {
 	l := newLibvirt(t)
-	emulator := l.emulator(t, "")
+	emulator, controller := l.emulator(t, ""), libvirtController(t)
 	const private = "<features><privnet/></features>"
 
 	t.Run("two domains", func(t *testing.T) {
@@ -222,16 +230,9 @@ func TestConfirmLibvirt(t *testing.T) {
 		if out, code := l.call(t, "destroy", "web"); code != 0 {
 			t.Error(out)
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			left := l.ps(t)
-			if _, there := left["lxc-web"]; !there {
-				if left["lxc-db"].Status != "running" {
-					t.Errorf("the other domain: %v", left)
-				}
-				break
-			} else if time.Now().After(deadline) {
-				t.Fatalf("left: %v", left)
-			}
+		await.True(t, "the first domain is forgotten", func() bool { return l.ps(t)["lxc-web"] == listed{} })
+		if left := l.ps(t); left["lxc-db"].Status != "running" {
+			t.Errorf("the other domain: %v", left)
 		}
 		// A container that ends by itself.
 		if err := unix.Kill(l.ps(t)["lxc-db"].PID, unix.SIGKILL); err != nil {
@@ -262,10 +263,11 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 			t.Fatal(out)
 		}
 		var out string
-		for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(out, "end\n") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		await.True(t, "the script ends", func() bool {
 			b, _ := os.ReadFile(filepath.Join(l.Root, "tmp/out"))
 			out = string(b)
-		}
+			return strings.HasSuffix(out, "end\n")
+		})
 		for _, want := range []string{
 			"hello\n", "\n3\n", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb", "made\n", "mknod: /tmp/block: Permission denied",
 			"can't create /proc/sys/net/ipv4/ip_forward: Read-only file system", "unshare(0x10000000): Operation not permitted", "mount: permission denied",
@@ -383,7 +385,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 sed '/<filesystem/{:a;N;/<\/filesystem>/!ba;/proc\/keys/d}' /run/libvirt/lxc/$2.xml >` + weaker + `.xml
 umount /run/libvirt/lxc/$2.xml
 mount --bind ` + weaker + `.xml /run/libvirt/lxc/$2.xml
-for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] || exec $p "$@"; done
+exec ` + controller + ` "$@"
 `
 		if err := os.WriteFile(weaker, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
@@ -436,45 +438,239 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 		l.gone(t)
 	})
 
-	t.Run("kill the watcher", func(t *testing.T) {
-		killed := 0
-		rounds := 5
-		if n, err := strconv.Atoi(os.Getenv("LIBVIRT_KILLS")); err == nil {
-			rounds = n
+	t.Run("file systems", func(t *testing.T) {
+		folder := func(name string) string {
+			dir := filepath.Join(l.Work, name)
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return dir
 		}
-		// A command of its own, to be found by.
-		nap := strconv.Itoa(100000 + rand.IntN(800000))
-		file := l.domain(t, "killed", emulator, private, "/bin/sleep", nap)
-		for range rounds {
-			stop := make(chan struct{})
-			done := make(chan bool)
-			go func() { done <- killWatcher(l, time.Duration(rand.IntN(60))*time.Millisecond, stop) }()
-			out, code := l.call(t, "create", file)
-			close(stop)
-			hit := <-done
-			if hit {
-				killed++
+		data := folder("data")
+		if err := os.WriteFile(filepath.Join(data, "file"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		mount := func(kind, source, target string) string {
+			return fmt.Sprintf("<filesystem type='%s'><source dir='%s'/><target dir='%s'/></filesystem>", kind, source, target)
+		}
+		ram := func(target string) string {
+			return "<filesystem type='ram'><source usage='64' units='KiB'/><target dir='" + target + "'/></filesystem>"
+		}
+		if err := os.Symlink("/proc/self/fd", filepath.Join(l.Root, "tmp/link")); err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct{ devices, want string }{
+			"over /proc":            {mount("mount", data, "/proc"), "only a whole procfs may be mounted at /proc"},
+			"over /proc in memory":  {ram("/proc"), "only a whole procfs may be mounted at /proc"},
+			"procfs at /proc":       {mount("mount", "/proc", "/proc"), "has the kernel's files"},
+			"below /proc":           {mount("mount", data, "/proc/self/fd"), "nothing may be mounted below /proc"},
+			"below /proc by a link": {mount("mount", data, "/tmp/link"), "nothing may be mounted below /proc"},
+			"over /dev":             {mount("mount", data, "/dev"), "nothing may be mounted at /dev"},
+			"over the null device":  {mount("mount", data+"/file", "/dev/null"), "nothing may be mounted at /dev"},
+			"over /sys":             {ram("/sys/"), "nothing may be mounted at /dev, /dev/null or /sys"},
+			"another view of /proc": {mount("bind", "/proc", "/tmp"), "has the kernel's files"},
+			"the host's /sys":       {mount("mount", "/sys", "/tmp"), "has the kernel's files"},
+			"the state folder":      {mount("mount", l.Work+"/state", "/tmp"), "reaches the state folder"},
+			"above the state":       {mount("mount", filepath.Dir(l.Work), "/tmp"), "reaches the state folder"},
+			"inside the state":      {mount("mount", l.Work+"/state/containers", "/tmp"), "reaches the state folder"},
+		} {
+			file := l.domain(t, "refused", emulator, private, "/bin/sleep", "1000")
+			text := strings.Replace(mustRead(t, file), "<console", c.devices+"<console", 1)
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
 			}
-			if code == 0 {
-				// It was too late: everything is in force.
-				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-killed"); code != 0 {
-					t.Errorf("it runs, less confined: %s", out)
-				}
-				if out, code := l.call(t, "destroy", "killed"); code != 0 {
-					t.Error(out)
-				}
-			} else if !hit {
-				t.Errorf("it did not start: %s", out)
-			}
-			if pids := processes(t, "/bin/sleep\x00"+nap+"\x00"); len(pids) > 0 {
-				t.Errorf("the command runs: %v", pids)
-			}
-			if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
-				t.Error(out)
+			if out, code := l.call(t, "create", file); code == 0 || !strings.Contains(out, c.want) {
+				t.Errorf("%s: exit code %d: %s", name, code, out)
 			}
 			l.gone(t)
 		}
-		t.Logf("killed %d of %d before the start was over", killed, rounds)
+		// A root whose /proc is a link.
+		linked := folder("linked")
+		if err := os.Symlink("/tmp", filepath.Join(linked, "proc")); err != nil {
+			t.Fatal(err)
+		}
+		file := l.domain(t, "linked", emulator, private, "/bin/sleep", "1000")
+		text := strings.Replace(mustRead(t, file), l.Root, linked, 1)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "create", file); code == 0 || !strings.Contains(out, "must be folders, not links") {
+			t.Errorf("a root with a link: exit code %d: %s", code, out)
+		}
+		l.gone(t)
+		// What is allowed works.
+		file = l.domain(t, "data", emulator, private, "/bin/sleep", "1000")
+		text = strings.Replace(mustRead(t, file), "<console", mount("mount", data, "/data")+mount("bind", "/data", "/more")+ram("/scratch")+"<console", 1)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "create", file); code != 0 {
+			t.Fatal(out)
+		}
+		for _, name := range []string{"data/file", "more/file", "scratch"} {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/%s", l.ps(t)["lxc-data"].PID, name)); err != nil {
+				t.Error(err)
+			}
+		}
+		if out, code := l.call(t, "destroy", "data"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("another program first", func(t *testing.T) {
+		// A controller that puts a folder of an image in the place of the process's
+		// descriptors, with programs where the last step is looked for.
+		fake, mark := filepath.Join(l.Work, "fake"), filepath.Join(l.Root, "tmp/ran-first")
+		if err := os.MkdirAll(fake, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 8 {
+			if err := os.WriteFile(filepath.Join(fake, strconv.Itoa(n)), []byte("#!/bin/sh\necho ran >/tmp/ran-first\nexec \"$@\"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		swaps := filepath.Join(l.Work, "swaps")
+		script := `#!/bin/sh
+sed 's#</devices>#<filesystem type="mount"><source dir="` + fake + `"/><target dir="/proc/1/fd"/></filesystem></devices>#' /run/libvirt/lxc/$2.xml >` + swaps + `.xml
+umount /run/libvirt/lxc/$2.xml
+mount --bind ` + swaps + `.xml /run/libvirt/lxc/$2.xml
+exec ` + controller + ` "$@"
+`
+		if err := os.WriteFile(swaps, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, mismatch := range []string{"kill", "warn"} {
+			swapping := l.emulator(t, "", "--palisade-on-mismatch "+mismatch, "--palisade-emulator", swaps)
+			out, code := l.call(t, "create", l.domain(t, "swapped", swapping, private, "/bin/sleep", "1000"))
+			if code == 0 || !strings.Contains(out, "another program than the last step was executed first") {
+				t.Errorf("on mismatch %s: exit code %d: %s", mismatch, code, out)
+			}
+			if _, err := os.Stat(mark); err == nil {
+				t.Error("the image's program ran")
+			}
+			l.gone(t)
+		}
+	})
+
+	// What accompanies a domain, and its controller, killed while it starts.
+	watcher := filepath.Join(l.Bin, "palisade-lxc") + "\x00watch\x00"
+	for name, begins := range map[string]string{"watcher": watcher, "controller": controller + "\x00--name\x00killed\x00"} {
+		t.Run("kill the "+name, func(t *testing.T) {
+			killed, rounds := 0, 5
+			if n, err := strconv.Atoi(os.Getenv("LIBVIRT_KILLS")); err == nil {
+				rounds = n
+			}
+			// A command of its own, to be found by.
+			nap := strconv.Itoa(100000 + rand.IntN(800000))
+			file := l.domain(t, "killed", emulator, private, "/bin/sleep", nap)
+			for round := range rounds {
+				most := time.Duration(60*(1+4*(round%2))) * time.Millisecond
+				stop, done := make(chan struct{}), make(chan bool)
+				go func() { done <- kill(begins, most, stop) }()
+				out, code := l.call(t, "create", file)
+				close(stop)
+				hit := <-done
+				if hit {
+					killed++
+				}
+				switch {
+				case code == 0 && name == "controller" && hit:
+					// It was too late, and the domain is ending.
+				case code == 0:
+					// It was too late: everything is in force.
+					if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-killed"); code != 0 {
+						t.Errorf("it runs, less confined: %s", out)
+					}
+					if out, code := l.call(t, "destroy", "killed"); code != 0 {
+						t.Error(out)
+					}
+				case !hit:
+					t.Errorf("it did not start: %s", out)
+				}
+				await.True(t, "the command ends", func() bool { return len(processes(t, "/bin/sleep\x00"+nap+"\x00")) == 0 })
+				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
+					t.Error(out)
+				}
+				l.gone(t)
+			}
+			t.Logf("killed %d of %d", killed, rounds)
+		})
+	}
+
+	t.Run("kill the watcher before the controller", func(t *testing.T) {
+		// The program in the controller's place kills what traces it, and would go on.
+		mark := filepath.Join(l.Work, "went-on")
+		killer := filepath.Join(l.Work, "killer")
+		text := "#!/bin/sh\nkill -9 $(grep TracerPid: /proc/$$/status | cut -f2)\nsleep 10\ntouch " + mark + "\nexec " + controller + " \"$@\"\n"
+		if err := os.WriteFile(killer, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		out, code := l.call(t, "create", l.domain(t, "untraced", l.emulator(t, "", "--palisade-emulator "+killer), private, "/bin/sleep", "1000"))
+		if _, err := os.Stat(mark); code == 0 || err == nil {
+			t.Errorf("it went on, untraced: exit code %d: %s", code, out)
+		}
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
+	t.Run("after the start", func(t *testing.T) {
+		file := l.domain(t, "free", emulator, private, "/bin/sleep", "1000")
+		for _, victim := range []string{"watcher", "controller"} {
+			if out, code := l.call(t, "create", file); code != 0 {
+				t.Fatal(out)
+			}
+			c := l.ps(t)["lxc-free"]
+			controller, err := strconv.Atoi(field(t, c.PID, "PPid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range []int{c.PID, controller} {
+				if tracer := field(t, pid, "TracerPid"); tracer != "0" {
+					t.Errorf("process %d is traced by %s", pid, tracer)
+				}
+			}
+			if victim == "watcher" {
+				// Nothing depends on it but that the label is given back.
+				for _, pid := range beginning(watcher) {
+					if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(b), "\x00lxc-free\x00") {
+						if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 || strings.Contains(out, "free") {
+					t.Errorf("gc: exit code %d: %s", code, out)
+				}
+				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-free"); code != 0 {
+					t.Errorf("inspect: exit code %d: %s", code, out)
+				}
+				if out, code := l.call(t, "destroy", "free"); code != 0 {
+					t.Error(out)
+				}
+				if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "gc"); code != 0 {
+					t.Error(out)
+				}
+			} else if err := unix.Kill(controller, unix.SIGKILL); err != nil {
+				t.Error(err)
+			}
+			l.gone(t)
+		}
+	})
+
+	t.Run("start again at once", func(t *testing.T) {
+		file := l.domain(t, "again", emulator, private, "/bin/sleep", "1000")
+		for range 5 {
+			if out, code := l.call(t, "create", file); code != 0 {
+				t.Fatal(out)
+			}
+			if out, code := l.call(t, "destroy", "again"); code != 0 {
+				t.Fatal(out)
+			}
+		}
+		l.gone(t)
 	})
 
 	t.Run("libvirt ends first", func(t *testing.T) {
@@ -499,11 +695,7 @@ for p in /usr/lib/libvirt/libvirt_lxc /usr/libexec/libvirt_lxc; do [ ! -x $p ] |
 		if err := unix.Kill(c.PID, unix.SIGKILL); err != nil {
 			t.Error(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); len(l.ps(t)) > 0; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("left: %v", l.ps(t))
-			}
-		}
+		await.True(t, "the domain is forgotten", func() bool { return len(l.ps(t)) == 0 })
 	})
 }
 
@@ -542,29 +734,42 @@ func processes(t *testing.T, suffix string) []string {
 	})
 }
 
-// killWatcher kills the watcher of a domain that is being started some time after
-// it is there; not any more once stop is closed.
-func killWatcher(l *libvirt, after time.Duration, stop chan struct{}) bool {
-	want := filepath.Join(l.Bin, "palisade-lxc") + "\x00watch\x00"
+// kill kills the process of a domain that is being started whose command line begins
+// so, within some time after it is there; not any more once stop is closed.
+func kill(begins string, within time.Duration, stop chan struct{}) bool {
 	for {
 		select {
 		case <-stop:
 			return false
 		default:
 		}
-		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, f := range files {
-			b, err := os.ReadFile(f)
-			if err != nil || !strings.HasPrefix(string(b), want) {
-				continue
-			}
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-			select {
-			case <-stop:
-				return false
-			case <-time.After(after):
-			}
-			return pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil
+		pids := beginning(begins)
+		if len(pids) == 0 {
+			await.Moment(time.Millisecond)
+			continue
+		}
+		await.Moment(within)
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		return unix.Kill(pids[0], unix.SIGKILL) == nil
+	}
+}
+
+// beginning are the processes whose command line begins so.
+func beginning(begins string) []int {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	var pids []int
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || !strings.HasPrefix(string(b), begins) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			pids = append(pids, pid)
 		}
 	}
+	return pids
 }

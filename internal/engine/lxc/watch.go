@@ -127,7 +127,7 @@ func watch(args []string, registry func(*state.Dir) svirt.Authority) int {
 
 // accompany holds the container until it is verified, and passes on what controller
 // and libvirt tell each other; the last of it, that the container has started, when it
-// has been let go. With an error nothing of the container has run.
+// has been let go. With an error libvirt has not heard that.
 //
 // Source: src/lxc/lxc_process.c, virLXCProcessStart; src/lxc/lxc_controller.c,
 // virLXCControllerRun.
@@ -179,15 +179,28 @@ func relay(to, from *os.File, noReader, noWriter error) error {
 	return nil
 }
 
-// failure waits for what makes a start fail: libvirt gives up, or the last step ends
-// without the first command. A controller then has a moment to clean up by itself
-// before the start is cancelled. It returns what begun has said, nil for nothing yet.
+// failure waits for what makes a start fail, and then cancels it: the controller ends;
+// or libvirt gives up, or the last step ends without the first command, after which a
+// controller has a moment to clean up by itself. It returns what begun has said, nil
+// for nothing yet.
 func (w *watcher) failure(begun <-chan error, over <-chan struct{}, cancel chan<- struct{}) error {
 	var said error
-	stepped := w.gate.Done
-	for failed := false; !failed; {
+	stepped, ended := w.gate.Done, make(chan struct{})
+	go func() {
+		wait(w.controller)
+		close(ended)
+	}()
+	var grace <-chan time.Time
+	for {
+		failed := false
 		select {
 		case <-over:
+			return said
+		case <-ended:
+			close(cancel)
+			return said
+		case <-grace:
+			close(cancel)
 			return said
 		case <-stepped:
 			stepped = nil
@@ -196,16 +209,11 @@ func (w *watcher) failure(begun <-chan error, over <-chan struct{}, cancel chan<
 			begun = nil
 			failed = said != nil
 		}
+		if failed && grace == nil {
+			w.gate.Refuse()
+			grace = time.After(endTimeout)
+		}
 	}
-	w.gate.Refuse()
-	grace := time.NewTimer(endTimeout)
-	defer grace.Stop()
-	select {
-	case <-over:
-	case <-grace.C:
-		close(cancel)
-	}
-	return said
 }
 
 // why finds the reason of a start that failed with err.
@@ -222,7 +230,7 @@ func (w *watcher) why(err, relayed error) error {
 	case w.gate.PID == 0:
 		return errNoStep
 	}
-	return err
+	return errController
 }
 
 // openProcess is a pidfd of a process that may have ended, -1 then.

@@ -234,31 +234,6 @@ func Joined(kernel Kernel, dir *state.Dir, pid int) (string, bool) {
 	return l.String(), ours
 }
 
-// Ensure loads the profile that all containers of engines share, generated in
-// memory, where AppArmor is on and nobody has loaded it yet. It stays, as engines
-// leave theirs; two at once load the same. Of another name it knows no text.
-func Ensure(kernel Kernel, name string) error {
-	if name != apparmor.DockerDefaultName || kernel.Available() != nil {
-		return nil
-	}
-	if loaded, err := isLoaded(kernel, name); err != nil || loaded {
-		return err
-	}
-	features, err := kernel.Features()
-	if err != nil {
-		return err
-	}
-	t, err := template(apparmor.ContainerProfile{}.Text(), name, features)
-	if err != nil {
-		return err
-	}
-	data, err := (&Builder{t}).Build(name, nil)
-	if err != nil {
-		return err
-	}
-	return kernel.Replace(data)
-}
-
 func isLoaded(kernel Kernel, name string) (bool, error) {
 	list, err := kernel.Profiles()
 	return slices.ContainsFunc(list, func(p securityfs.Profile) bool { return p.Name == name }), err
