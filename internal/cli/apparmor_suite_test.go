@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/palisade-sec/palisade/internal/cli/answer"
 	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
@@ -45,11 +46,11 @@ func TestConfirmAppArmorSuite(t *testing.T) {
 			return err
 		}
 		var profile []byte
-		want, skip := exitNo, false
+		want, skip := answer.CodeNo, false
 		for _, line := range bytes.SplitAfter(text, []byte("\n")) {
 			switch {
 			case bytes.HasPrefix(line, []byte("#=EXRESULT PASS")):
-				want = exitDone
+				want = answer.CodeDone
 			case bytes.HasPrefix(line, []byte("#=TODO")), bytes.HasPrefix(line, []byte("#=DISABLED")):
 				skip = true
 			case !bytes.HasPrefix(line, []byte("#=")):
@@ -68,7 +69,7 @@ func TestConfirmAppArmorSuite(t *testing.T) {
 			wrong++
 			t.Errorf("%s: exit code %d, want %d\n%s", p, got, want, &errs)
 		}
-		if out.Len() > 0 && got != exitDone {
+		if out.Len() > 0 && got != answer.CodeDone {
 			t.Errorf("%s: exit code %d with %d bytes of policy", p, got, out.Len())
 		}
 		return nil
