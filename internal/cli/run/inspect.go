@@ -14,7 +14,6 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/cli/answer"
 	"github.com/palisade-sec/palisade/internal/container"
-	"github.com/palisade-sec/palisade/internal/container"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/state"
 )

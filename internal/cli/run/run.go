@@ -79,6 +79,10 @@ ends; volumes stay.`,
 			if o.Rootfs != "" && o.Image != "" {
 				return answer.Fail(errors.New("--rootfs and --image exclude each other")).Hint("give one of them")
 			}
+			if o.Name != "" && !state.ValidID(o.Name) {
+				return answer.Fail(fmt.Errorf("name %q: a name is up to 1024 letters, digits, '_', '+', ',', '.' and '-', and neither '.' nor '..'", o.Name)).
+					Hint("for example: --name web-1")
+			}
 			dir, err := openState()
 			if err != nil {
 				return err
@@ -159,8 +163,6 @@ func explainRun(err error) error {
 		return answer.Fail(err).Hint("install runc or crun (apt-get install runc), or name one with --runtime")
 	case errors.Is(err, state.ErrExists), errors.Is(err, state.ErrBusy):
 		return answer.Fail(err).Hint("'palisade ps' shows what runs; give another --name")
-	case errors.Is(err, state.ErrName):
-		return answer.Fail(err).Hint("for example: --name web-1")
 	case errors.Is(err, container.ErrNoCommand):
 		return answer.Fail(err).Hint("the image names none; give one behind --")
 	case errors.Is(err, container.ErrVolume):
