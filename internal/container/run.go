@@ -321,12 +321,6 @@ func (r *run) start() (int, error) {
 	return 0, startError(r.opts.Args[0], r.lastWords(log))
 }
 
-func (r *run) warn(err error) {
-	if r.opts.Warn != nil {
-		r.opts.Warn(err)
-	}
-}
-
 // What to do with a container of which less is in force than was asked for.
 const (
 	OnMismatchKill = "kill"

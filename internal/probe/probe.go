@@ -55,17 +55,17 @@ type Layer string
 // The layers.
 const (
 	Seccomp       Layer = "seccomp"
-	Capability    Layer = "capability"
-	AppArmor      Layer = "apparmor"
-	SELinux       Layer = "selinux"
-	ReadOnly      Layer = "read-only"      // a read-only mount
-	Masked        Layer = "masked"         // a mount over the path hides it
-	Namespace     Layer = "namespace"      // it is not there in this namespace
-	Devices       Layer = "devices"        // the device control group
-	NoNewPrivs    Layer = "no-new-privs"   //
-	UserNamespace Layer = "user-namespace" // not in the initial user namespace
-	DAC           Layer = "dac"            // owner and mode of the file
-	Sysctl        Layer = "sysctl"         // a host-wide setting
+	capability    Layer = "capability"
+	appArmor      Layer = "apparmor"
+	selinux       Layer = "selinux"
+	readOnly      Layer = "read-only"      // a read-only mount
+	masked        Layer = "masked"         // a mount over the path hides it
+	namespace     Layer = "namespace"      // it is not there in this namespace
+	devices       Layer = "devices"        // the device control group
+	noNewPrivs    Layer = "no-new-privs"   //
+	userNamespace Layer = "user-namespace" // not in the initial user namespace
+	dac           Layer = "dac"            // owner and mode of the file
+	sysctl        Layer = "sysctl"         // a host-wide setting
 )
 
 // Result is the answer of one probe.

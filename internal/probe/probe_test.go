@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 3 && os.Args[1] == ServeArgs[0] && os.Args[2] == ServeArgs[1] {
+	if len(os.Args) > 3 && os.Args[1] == serveArgs[0] && os.Args[2] == serveArgs[1] {
 		os.Exit(Serve(os.Args[3:], os.Stdin, os.Stdout))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "probe-as-container" {
@@ -249,8 +249,8 @@ func TestRecord(t *testing.T) {
 		t.Errorf("only %d of %d probes were seen both blocked and open", proven, len(table))
 	}
 	// What Docker blocks, strict must not open.
-	strictBlocks := StrictClaims().Blocks
-	for _, name := range DefaultClaims().Blocks {
+	strictBlocks := strictClaims().Blocks
+	for _, name := range defaultClaims().Blocks {
 		if !slices.Contains(strictBlocks, name) {
 			t.Errorf("%s is blocked by default and not by strict", name)
 		}

@@ -26,8 +26,8 @@ import (
 
 // Exit codes of palisade itself.
 const (
-	CodeDone   = 0
-	CodeNo     = 1
+	codeDone   = 0
+	codeNo     = 1
 	CodeFailed = 125
 )
 
@@ -122,7 +122,7 @@ func (f *Failure) Unwrap() error { return f.err }
 // Diagnostics with positions are shown with their source lines.
 func Report(stderr io.Writer, err error) int {
 	if err == nil {
-		return CodeDone
+		return codeDone
 	}
 	var other exit
 	if errors.As(err, &other) {
@@ -135,7 +135,7 @@ func Report(stderr io.Writer, err error) int {
 	}
 	var said no
 	if errors.As(err, &said) {
-		code = CodeNo
+		code = codeNo
 		if said.err == nil {
 			return code
 		}

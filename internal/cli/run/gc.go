@@ -36,8 +36,9 @@ its label and is reported: nothing shows that it has ended.`,
 			collected, err := gc.Collect(dir, registry(dir))
 			got := struct {
 				gc.Collected
-				Images []string `json:"images"`
-			}{collected, []string{}}
+				Images []string  `json:"images"`
+				Kept   []gc.Kept `json:"kept,omitempty"`
+			}{collected, []string{}, collected.Kept}
 			if images {
 				var ierr error
 				got.Images, ierr = pruneImages(dir)
