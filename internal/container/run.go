@@ -73,14 +73,14 @@ type Options struct {
 	imageEnv []string
 }
 
-// ErrStart says that the OCI runtime did not get as far as running the command.
-var ErrStart = errors.New("the OCI runtime could not start the container")
+// errStart says that the OCI runtime did not get as far as running the command.
+var errStart = errors.New("the OCI runtime could not start the container")
 
 // ErrNoCommand says that neither the caller nor the image names a command.
 var ErrNoCommand = errors.New("no command to run")
 
-// NewID draws a name for a container that was given none.
-func NewID() string {
+// newID draws a name for a container that was given none.
+func newID() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return "p" + hex.EncodeToString(b[:])
@@ -95,7 +95,7 @@ func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error
 		return 0, err
 	}
 	if o.Name == "" {
-		o.Name = NewID()
+		o.Name = newID()
 	}
 	if o.Hostname == "" {
 		o.Hostname = hostname(o.Name)
@@ -335,7 +335,7 @@ func startError(command, msg string) error {
 	case strings.Contains(msg, command) && strings.Contains(msg, "permission denied"):
 		return &gate.ExecError{Command: command, Code: exitNoExec, Errno: unix.EACCES}
 	}
-	return fmt.Errorf("%w: %s", ErrStart, msg)
+	return fmt.Errorf("%w: %s", errStart, msg)
 }
 
 // Exit codes of a command that cannot be executed, as shells have them.

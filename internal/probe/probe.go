@@ -43,7 +43,7 @@ const (
 
 // Layer is what refused. It is empty when that cannot be proven.
 //
-// Seccomp is proven by a second filter on a thread of its own. That filter
+// seccompLayer is proven by a second filter on a thread of its own. That filter
 // answers the same call with an action of lower precedence than an errno; the
 // call is then never carried out, and its result tells which of the two filters
 // decided. Capability means that the effective set lacks every capability that
@@ -54,7 +54,7 @@ type Layer string
 
 // The layers.
 const (
-	Seccomp       Layer = "seccomp"
+	seccompLayer  Layer = "seccomp"
 	capability    Layer = "capability"
 	appArmor      Layer = "apparmor"
 	selinux       Layer = "selinux"
@@ -179,7 +179,7 @@ func (w *world) judge(c call, errno unix.Errno) attempt {
 	a := attempt{outcome: Blocked, errno: errno}
 	switch filtered, known := w.filtered(c.nr, c.args, errno); {
 	case filtered:
-		a.layer = Seccomp
+		a.layer = seccompLayer
 	case errno == unix.ENOSYS && known:
 		a.outcome, a.note = NotApplicable, "the kernel does not have the call"
 	case errno == unix.ENOSYS && !w.seccomp:

@@ -439,7 +439,7 @@ func (s *Service) verify(a *Attestation, evidence []byte, client crypto.PublicKe
 		}
 		p.Collateral = c
 	}
-	want, err := ReportData(client, n)
+	want, err := boundData(client, n)
 	if err != nil {
 		return attest.Claims{}, err
 	}
