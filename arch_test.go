@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,71 +22,70 @@ import (
 
 const module = "github.com/palisade-sec/palisade"
 
-// layers is the table of ARCHITECTURE.md. A package belongs to the longest
-// prefix that fits; a package that fits none is an error, so that a new room is
-// put into the house on purpose.
-var layers = map[string]int{
-	"diag": 0, "denial": 0, "target": 0, "selinux": 0, "cbpf": 0, "caps": 0,
+// at is a place in the house: a layer, and a floor within it where a layer has
+// several. An import goes down.
+type at struct{ layer, floor int }
 
-	"selinux/cil": 1, "selinux/compile": 1, "selinux/policydb": 1, "selinux/ss": 1,
-	"selinux/analysis": 1, "selinux/container": 1, "selinux/filecontext": 1,
-	"apparmor": 1, "seccomp": 1, "landlock": 1, "dac": 1, "policy": 1,
-	"shield/sealfs": 1, "shield/attest": 1,
+// packages is the closed list of packages, the table of ARCHITECTURE.md: a new
+// package is put into the house on purpose, and what is gone leaves no row.
+var packages = map[string]at{
+	// Layer 0, the vocabulary.
+	"caps": {0, 0}, "cbpf": {0, 0}, "denial": {0, 0}, "diag": {0, 0}, "internal/strictjson": {0, 0}, "selinux": {0, 0}, "target": {0, 0},
 
-	"bundle": 2, "explain": 2, "learn": 2, "svirt": 2, "access": 2, "audit": 2,
+	// Layer 1, the mechanisms: pure.
+	"apparmor": {1, 0}, "apparmor/blob": {1, 0}, "apparmor/compile": {1, 0}, "apparmor/decide": {1, 0}, "apparmor/dfa": {1, 0},
+	"internal/laststep": {1, 0}, // what the last step is told; its bytes
+	"landlock":          {1, 0},
+	"policy":            {1, 0},
+	"seccomp":           {1, 0}, "seccomp/syscalls": {1, 0},
+	"selinux/analysis": {1, 0}, "selinux/container": {1, 0}, "selinux/filecontext": {1, 0}, "selinux/policydb": {1, 0}, "selinux/ss": {1, 0},
+	"shield/attest": {1, 0}, "shield/sealfs": {1, 0},
 
-	"selinux/selinuxfs": 3, "selinux/relabel": 3, "apparmor/securityfs": 3,
-	"seccomp/install": 3, "seccomp/record": 3, "landlock/install": 3, "audit/netlink": 3, "shield": 3,
+	// Layer 2, what is made of several mechanisms: pure.
+	"audit": {2, 0}, "bundle": {2, 0}, "svirt": {2, 0}, "svirt/libvirt": {2, 0},
 
-	"internal/cli": 4, "internal/daemon": 4, "internal/webui": 4,
-	"cmd": 5,
+	// Layer 3, the edges. Floor 0: one thing of the kernel or of the file system, and
+	// nothing of Palisade's own state.
+	"apparmor/securityfs": {3, 0}, "landlock/install": {3, 0}, "seccomp/install": {3, 0}, "seccomp/record": {3, 0},
+	"selinux/relabel": {3, 0}, "selinux/selinuxfs": {3, 0},
+	"internal/atomicfile": {3, 0}, "internal/hold": {3, 0}, "internal/hostfacts/bpflsm": {3, 0},
+	"internal/registry/bolt": {3, 0}, "internal/registry/socket": {3, 0},
+	"shield/session": {3, 0}, "shield/shim": {3, 0}, "shield/tee": {3, 0}, "shield/volfile": {3, 0},
+	// Floor 1: readers of the host and of processes; files edited; the last step handed over.
+	"internal/configfile": {3, 1}, "internal/effective": {3, 1}, "internal/gate": {3, 1}, "internal/handover": {3, 1},
+	"internal/hostfacts": {3, 1}, "internal/observe": {3, 1}, "internal/registry/authority": {3, 1},
+	// Floors 2 to 6: containers as they were written down, and what is done by that.
+	"internal/state":          {3, 2},
+	"internal/launch/profile": {3, 3}, "internal/settings": {3, 3},
+	"internal/witness":  {3, 4},
+	"internal/delegate": {3, 5},
+	"internal/gc":       {3, 6},
+	// Floor 7: the one way into a container; floor 8: what tells it to start one, and tools.
+	"internal/launch":     {3, 7},
+	"internal/engine/oci": {3, 8},
+	"internal/image":      {3, 8}, "internal/probe": {3, 8},
+	// Floor 9: what the command line calls, and the engine that judges mounts as OCI's are.
+	"internal/engine/lxc": {3, 9},
+	"internal/container":  {3, 9}, "internal/enable": {3, 9}, "internal/integrate": {3, 9},
+
+	// Layer 4, the application: what answers, the nouns, the list of them.
+	"internal/cli/answer": {4, 0}, "internal/daemon": {4, 0},
+	"internal/cli/apparmor": {4, 1}, "internal/cli/host": {4, 1}, "internal/cli/label": {4, 1}, "internal/cli/run": {4, 1},
+	"internal/cli/seccomp": {4, 1}, "internal/cli/selinux": {4, 1}, "internal/cli/shield": {4, 1},
+	"internal/cli": {4, 2},
+
+	// Layer 5, wiring.
+	"cmd/palisade": {5, 0}, "cmd/palisade-lxc": {5, 0}, "cmd/palisade-oci": {5, 0},
 }
 
 // testOnly packages serve tests; no other code may import them.
 var testOnly = []string{"internal/await", "internal/debian", "internal/enginetest", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
 
-// internalLayer places the internal packages that serve one layer.
-var internalLayer = map[string]int{
-	"internal/atomicfile":         2,
-	"internal/configfile":         3,
-	"internal/container":          3,
-	"internal/delegate":           3,
-	"internal/effective":          3,
-	"internal/enable":             3,
-	"internal/engine/lxc":         3,
-	"internal/engine/oci":         3,
-	"internal/engine/run":         3,
-	"internal/gate":               3,
-	"internal/gc":                 3,
-	"internal/handover":           3,
-	"internal/hold":               3,
-	"internal/hostfacts":          3,
-	"internal/hostfacts/bpflsm":   3,
-	"internal/image":              3,
-	"internal/integrate":          3,
-	"internal/laststep":           1,
-	"internal/launch":             3,
-	"internal/launch/profile":     3,
-	"internal/observe":            3,
-	"internal/probe":              3,
-	"internal/registry/authority": 3,
-	"internal/registry/bolt":      3,
-	"internal/registry/socket":    3,
-	"internal/settings":           3,
-	"internal/state":              3,
-	"internal/strictjson":         2,
-	"internal/witness":            3,
-}
-
-// edges lists imports of the pure layers that are allowed all the same, each
-// with its reason.
-var edges = map[string]string{
-	"internal/atomicfile os": "it serves the adapters and the application, and knows nothing but files",
-}
-
-// sameLayer lists imports between packages of one layer that are not of one
-// mechanism (one top-level folder), each with its reason.
+// sameLayer lists imports between packages of one layer that are in different
+// rooms (top-level folders), each with its reason. Floors order them all the same.
 var sameLayer = map[string]string{
+	"internal/container selinux/relabel":          "a volume with :Z is relabelled as 'palisade relabel' does it",
+	"internal/effective selinux/selinuxfs":        "which label a process has is the kernel's answer, and this is its reader",
 	"internal/launch/profile apparmor/securityfs": "a container's profile is loaded and unloaded with the container; this is the kernel's side of it",
 }
 
@@ -138,37 +138,48 @@ func listPackages(t *testing.T) []pkg {
 	}
 }
 
-func layerOf(rel string) (int, bool) {
-	if l, ok := internalLayer[rel]; ok {
-		return l, true
-	}
-	for p := rel; ; {
-		if l, ok := layers[p]; ok {
-			return l, true
-		}
-		i := strings.LastIndexByte(p, '/')
-		if i < 0 {
-			return 0, false
-		}
-		p = p[:i]
-	}
-}
-
-func top(rel string) string {
+func room(rel string) string {
 	t, _, _ := strings.Cut(rel, "/")
 	return t
 }
 
+// TestPackagesAreListed wants one row for each package and one package for each row.
+func TestPackagesAreListed(t *testing.T) {
+	there := map[string]bool{}
+	for _, p := range listPackages(t) {
+		rel := p.rel()
+		if rel == "" {
+			continue // the root, which has these tests
+		}
+		there[rel] = true
+		_, listed := packages[rel]
+		if test := slices.Contains(testOnly, rel); listed == test {
+			t.Errorf("%s is in no row, or in two: put it into ARCHITECTURE.md and into the table of this test", rel)
+		}
+	}
+	for _, rel := range slices.Concat(slices.Sorted(maps.Keys(packages)), testOnly) {
+		if there[rel] {
+			continue
+		}
+		// Not listed is also what is for another system than this one.
+		if files, err := filepath.Glob(filepath.Join(filepath.FromSlash(rel), "*.go")); err != nil || len(files) == 0 {
+			t.Errorf("%s has a row and is no package: take the row out", rel)
+		}
+	}
+}
+
+// TestLayers wants every import to go down: to a lower layer, to a lower floor of
+// the same layer, or to a package of the same mechanism where a layer has one floor.
 func TestLayers(t *testing.T) {
+	used := map[string]bool{}
 	for _, p := range listPackages(t) {
 		rel := p.rel()
 		if rel == "" || slices.Contains(testOnly, rel) {
 			continue
 		}
-		layer, ok := layerOf(rel)
-		if !ok {
-			t.Errorf("%s is in no layer: put it into ARCHITECTURE.md and into the table of this test", rel)
-			continue
+		here, listed := packages[rel]
+		if !listed {
+			continue // TestPackagesAreListed complains
 		}
 		for _, imp := range p.Imports {
 			if dep, ours := strings.CutPrefix(imp, module+"/"); ours {
@@ -176,28 +187,37 @@ func TestLayers(t *testing.T) {
 					t.Errorf("%s imports %s, which is for tests", rel, dep)
 					continue
 				}
-				depLayer, _ := layerOf(dep)
-				switch {
-				case depLayer > layer:
-					t.Errorf("%s (layer %d) imports %s (layer %d)", rel, layer, dep, depLayer)
-				case depLayer == layer && layer != 3 && top(dep) != top(rel) && sameLayer[rel+" "+dep] == "":
-					t.Errorf("%s and %s are both of layer %d: move what they share down, or give the reason in sameLayer", rel, dep, layer)
+				there := packages[dep]
+				switch sideways := there.layer == here.layer && room(dep) != room(rel); {
+				case there.layer > here.layer || there.layer == here.layer && there.floor > here.floor:
+					t.Errorf("%s (%v) imports %s (%v): an arrow that runs up", rel, here, dep, there)
+				case there == here && here.layer >= 3:
+					t.Errorf("%s and %s are both on floor %v: give one of them another, or move what they share down", rel, dep, here)
+				case sideways && sameLayer[rel+" "+dep] == "":
+					t.Errorf("%s and %s are both of layer %d: move what they share down, or give the reason in sameLayer", rel, dep, here.layer)
+				case sideways:
+					used[rel+" "+dep] = true
 				}
 				continue
 			}
 			if imp == "testing" {
 				t.Errorf("%s imports testing outside of tests", rel)
 			}
-			if reason, bad := forbidden[imp]; bad && layer <= 2 && edges[rel+" "+imp] == "" {
-				t.Errorf("%s (layer %d) imports %s: %s", rel, layer, imp, reason)
+			if reason, bad := forbidden[imp]; bad && here.layer <= 2 {
+				t.Errorf("%s (layer %d) imports %s: %s", rel, here.layer, imp, reason)
 			}
 			external := strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
-			if external && layer <= 1 && !strings.HasPrefix(imp, "golang.org/x/") && thirdParty[rel+" "+imp] == "" {
-				t.Errorf("%s (layer %d) imports %s: layers 0 and 1 stand on the standard library", rel, layer, imp)
+			if external && here.layer <= 1 && !strings.HasPrefix(imp, "golang.org/x/") && thirdParty[rel+" "+imp] == "" {
+				t.Errorf("%s (layer %d) imports %s: layers 0 and 1 stand on the standard library", rel, here.layer, imp)
 			}
-			if external && layer == 0 && thirdParty[rel+" "+imp] == "" {
+			if external && here.layer == 0 && thirdParty[rel+" "+imp] == "" {
 				t.Errorf("%s (layer 0) imports %s: the vocabulary stands on the standard library", rel, imp)
 			}
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(sameLayer)) {
+		if !used[k] {
+			t.Errorf("nobody imports %q: take it out of sameLayer", k)
 		}
 	}
 }

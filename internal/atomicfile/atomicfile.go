@@ -2,7 +2,7 @@
 
 // Package atomicfile replaces files so that a reader, and whoever comes after a
 // kill -9, finds either the old or the new content, and nothing beside it but, at
-// worst, a file whose name begins with [Prefix].
+// worst, a file whose name begins with prefix.
 package atomicfile
 
 import (
@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// Prefix begins the name of a file that is not whole yet.
-const Prefix = ".palisade-"
+// prefix begins the name of a file that is not whole yet.
+const prefix = ".palisade-"
 
 // Owner is the user and group that own a file.
 type Owner struct{ UID, GID int }
@@ -32,7 +32,7 @@ type File struct {
 // symbolic link is replaced, not followed.
 func (a File) Write(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, Prefix)
+	f, err := os.CreateTemp(dir, prefix)
 	if err != nil {
 		return err
 	}

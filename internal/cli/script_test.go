@@ -10,8 +10,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/palisade-sec/palisade/internal/delegate"
 	"github.com/palisade-sec/palisade/internal/container"
+	"github.com/palisade-sec/palisade/internal/delegate"
 )
 
 var update = flag.Bool("update", false, "write what commands printed into the golden files")

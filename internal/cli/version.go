@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/internal/cli/answer"
 )
 
 // Version is set by the release build with -ldflags "-X …/internal/cli.Version=v1.2.3".
@@ -20,7 +22,7 @@ type versionInfo struct {
 	Platform string `json:"platform"`
 }
 
-func newVersionCommand(e *env) *cobra.Command {
+func newVersionCommand(e *answer.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of palisade",
@@ -34,10 +36,10 @@ func newVersionCommand(e *env) *cobra.Command {
 					}
 				}
 			}
-			if e.json {
-				return e.printJSON(v)
+			if e.JSON {
+				return e.PrintJSON(v)
 			}
-			fmt.Fprintf(e.stdout, "palisade %s %s %s\n", v.Version, v.Platform, v.Go)
+			fmt.Fprintf(e.Stdout, "palisade %s %s %s\n", v.Version, v.Platform, v.Go)
 			return nil
 		},
 	}

@@ -23,9 +23,9 @@ type Summary struct {
 	Command []string  `json:"command"`
 }
 
-// StatusGone is the status of a container whose runtime knows it no more; the
+// statusGone is the status of a container whose runtime knows it no more; the
 // others are the runtime specification's: creating, created, running, stopped.
-const StatusGone = "gone"
+const statusGone = "gone"
 
 // List returns all containers in the order of names. What cannot be read is
 // joined into the error and does not keep the others away.
@@ -51,7 +51,7 @@ func summarize(r state.Record) (Summary, error) {
 	case err != nil:
 		return s, err
 	case !found:
-		s.Status = StatusGone
+		s.Status = statusGone
 	default:
 		s.Status, s.PID = st.Status, st.PID
 	}

@@ -74,14 +74,14 @@ type Options struct {
 	imageEnv []string
 }
 
-// ErrStart says that the OCI runtime did not get as far as running the command.
-var ErrStart = errors.New("the OCI runtime could not start the container")
+// errStart says that the OCI runtime did not get as far as running the command.
+var errStart = errors.New("the OCI runtime could not start the container")
 
 // ErrNoCommand says that neither the caller nor the image names a command.
 var ErrNoCommand = errors.New("no command to run")
 
-// NewID draws a name for a container that was given none.
-func NewID() string {
+// newID draws a name for a container that was given none.
+func newID() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return "p" + hex.EncodeToString(b[:])
@@ -96,7 +96,7 @@ func Run(dir *state.Dir, labels svirt.Authority, o Options) (code int, err error
 		return 0, err
 	}
 	if o.Name == "" {
-		o.Name = NewID()
+		o.Name = newID()
 	}
 	if o.Hostname == "" {
 		o.Hostname = hostname(o.Name)
@@ -339,12 +339,6 @@ func (r *run) start() (int, error) {
 	return 0, startError(r.opts.Args[0], r.lastWords(log))
 }
 
-func (r *run) warn(err error) {
-	if r.opts.Warn != nil {
-		r.opts.Warn(err)
-	}
-}
-
 // What to do with a container of which less is in force than was asked for.
 const (
 	OnMismatchKill = "kill"
@@ -359,7 +353,7 @@ func startError(command, msg string) error {
 	case strings.Contains(msg, command) && strings.Contains(msg, "permission denied"):
 		return &gate.ExecError{Command: command, Code: exitNoExec, Errno: unix.EACCES}
 	}
-	return fmt.Errorf("%w: %s", ErrStart, msg)
+	return fmt.Errorf("%w: %s", errStart, msg)
 }
 
 // Exit codes of a command that cannot be executed, as shells have them.

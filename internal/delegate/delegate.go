@@ -19,8 +19,8 @@ import (
 	"github.com/palisade-sec/palisade/internal/witness"
 )
 
-// EnvRuntime names the OCI runtime to use.
-const EnvRuntime = "PALISADE_RUNTIME"
+// envRuntime names the OCI runtime to use.
+const envRuntime = "PALISADE_RUNTIME"
 
 // ErrNoRuntime says that no OCI runtime was found.
 var ErrNoRuntime = errors.New("no OCI runtime found")
@@ -30,7 +30,7 @@ var ErrNoRuntime = errors.New("no OCI runtime found")
 // error wraps [ErrNoRuntime].
 func FindRuntime(name string) (string, error) {
 	if name == "" {
-		name = os.Getenv(EnvRuntime)
+		name = os.Getenv(envRuntime)
 	}
 	names := []string{name}
 	if name == "" {
@@ -59,28 +59,8 @@ func FindRuntime(name string) (string, error) {
 // State is what an OCI runtime says about a container.
 type State = witness.Container
 
-// Root is the folder, absolute, in which a runtime keeps its containers: the one that
-// its command line names, or its default.
-//
-// Source: runc main.go; crun src/libcrun/container.c, libcrun_get_state_directory.
-func Root(runtime, named string) (string, error) {
-	if named != "" {
-		return filepath.Abs(named)
-	}
-	dir := "/run"
-	if x := os.Getenv("XDG_RUNTIME_DIR"); x != "" && os.Geteuid() != 0 {
-		dir = x
-	}
-	for _, name := range []string{"crun", "youki"} {
-		if strings.Contains(filepath.Base(runtime), name) {
-			return filepath.Join(dir, name), nil
-		}
-	}
-	return filepath.Join(dir, "runc"), nil
-}
-
-// Command prepares a call of the runtime.
-func Command(r state.Runtime, args ...string) *exec.Cmd {
+// command prepares a call of the runtime.
+func command(r state.Runtime, args ...string) *exec.Cmd {
 	return exec.Command(r.Path, append(append([]string(nil), r.Args...), args...)...)
 }
 
@@ -154,7 +134,7 @@ func Destroy(r state.Runtime, id string) error {
 		return nil
 	}
 	var stderr bytes.Buffer
-	cmd := Command(r, "delete", "--force", id)
+	cmd := command(r, "delete", "--force", id)
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil && !notThere(stderr.String(), id) {
 		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))

@@ -155,8 +155,8 @@ func (c Commands) Run(ctx context.Context, argv []string) error {
 	return nil
 }
 
-// ErrBlocked is the error of a plan that must not be applied.
-var ErrBlocked = errors.New("the plan is blocked")
+// errBlocked is the error of a plan that must not be applied.
+var errBlocked = errors.New("the plan is blocked")
 
 // Apply does the steps of the plan for a mechanism, and makes the plan anew
 // after each: a step may bring the files of the next. Progress is called before
@@ -174,7 +174,7 @@ func Apply(ctx context.Context, root, mechanism string, o Options, do Doer, prog
 			return p, err
 		}
 		if len(p.Blockers) > 0 {
-			return p, fmt.Errorf("%w: %s", ErrBlocked, p.Blockers[0])
+			return p, fmt.Errorf("%w: %s", errBlocked, p.Blockers[0])
 		}
 		pending := p.Pending()
 		if len(pending) == 0 {

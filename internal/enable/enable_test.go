@@ -353,7 +353,7 @@ func TestEnableIsBlocked(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.root, "/usr/sbin/update-grub")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil); !errors.Is(err, ErrBlocked) {
+	if _, err := Apply(context.Background(), h.root, "selinux", Options{}, h, nil); !errors.Is(err, errBlocked) {
 		t.Errorf("error %v", err)
 	}
 	if len(h.log) > 0 {

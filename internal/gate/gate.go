@@ -27,14 +27,14 @@ type ExecError struct {
 
 func (e *ExecError) Error() string { return fmt.Sprintf("exec %q: %v", e.Command, e.Errno) }
 
-// RefusedError says that the last step ended since it could not put in force what
+// refusedError says that the last step ended since it could not put in force what
 // its configuration says.
-type RefusedError struct {
+type refusedError struct {
 	// Reason is the step's, in printable characters.
 	Reason string
 }
 
-func (e *RefusedError) Error() string { return e.Reason }
+func (e *refusedError) Error() string { return e.Reason }
 
 // Gate is the socket on which the last step waits.
 type Gate struct {
@@ -90,7 +90,7 @@ func (g *Gate) Watch(command string, verify func(pid int) error) {
 	switch {
 	case len(msg) == 1 && msg[0] == laststep.Report:
 	case len(msg) > 1 && msg[0] == laststep.Refused:
-		g.Err = &RefusedError{printable(msg[1:])}
+		g.Err = &refusedError{printable(msg[1:])}
 		return
 	default:
 		g.Err = errMessage

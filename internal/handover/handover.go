@@ -35,8 +35,8 @@ var (
 	// ErrNoInit says that there is no last step to hand over: PALISADE_INIT names
 	// what is no program, or this machine has none.
 	ErrNoInit = errors.New("palisade-init not found")
-	// ErrNoExec says that this host lets nobody execute what is in memory.
-	ErrNoExec = errors.New("vm.memfd_noexec=2 forbids programs in memory: set it to 0 or 1")
+	// errNoExec says that this host lets nobody execute what is in memory.
+	errNoExec = errors.New("vm.memfd_noexec=2 forbids programs in memory: set it to 0 or 1")
 )
 
 // Wanted reports whether there is a last step to hand over; PALISADE_INIT=none
@@ -65,7 +65,7 @@ func Path(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // Program is the last step in memory, sealed. Where SELinux is on it gets the
 // label, which containers may execute; an empty label leaves what it has. The
-// error wraps [ErrNoInit] when none is wanted or there is none, and [ErrNoExec].
+// error wraps [ErrNoInit] when none is wanted or there is none, and errNoExec.
 func Program(label string) (*os.File, error) {
 	switch wanted, err := Wanted(); {
 	case err != nil:
@@ -93,7 +93,7 @@ func Program(label string) (*os.File, error) {
 	}
 	fd, err := memory("palisade-init", unix.MFD_EXEC)
 	if errors.Is(err, unix.EACCES) {
-		err = fmt.Errorf("%w: %w", err, ErrNoExec)
+		err = fmt.Errorf("%w: %w", err, errNoExec)
 	}
 	if err != nil {
 		return nil, err
@@ -148,24 +148,4 @@ func seal(fd int, name string, content io.Reader, mode uint32, label string) (*o
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), f.Close())
 	}
 	return f, nil
-}
-
-// Identity is the device and inode number of an open file, those that the kernel
-// shows for /proc/PID/exe of a process that has executed it.
-func Identity(f *os.File) (dev, ino uint64, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, 0, &os.PathError{Op: "fstat", Path: f.Name(), Err: err}
-	}
-	return st.Dev, st.Ino, nil
-}
-
-// Executing is the identity of the program that a process executes.
-func Executing(pid int) (dev, ino uint64, err error) {
-	path := fmt.Sprintf("/proc/%d/exe", pid)
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return 0, 0, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return st.Dev, st.Ino, nil
 }

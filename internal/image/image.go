@@ -183,7 +183,7 @@ func archiveKind(source string) (string, error) {
 	defer f.Close()
 	tr := tar.NewReader(f)
 	kind := ""
-	for range MaxEntries {
+	for range maxEntries {
 		h, err := tr.Next()
 		if err == io.EOF {
 			break
@@ -230,8 +230,8 @@ func unpackArchive(source, dir string) error {
 		if h.Typeflag != tar.TypeReg || !(name == "oci-layout" || name == "index.json" || isBlob && isHash(hash)) {
 			continue
 		}
-		if total += h.Size; total > MaxBytes {
-			return fmt.Errorf("more than %d bytes: %w", int64(MaxBytes), ErrTooLarge)
+		if total += h.Size; total > maxBytes {
+			return fmt.Errorf("more than %d bytes: %w", int64(maxBytes), ErrTooLarge)
 		}
 		out, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 		if err != nil {

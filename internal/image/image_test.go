@@ -232,7 +232,7 @@ func TestTooManyEntries(t *testing.T) {
 	}
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	for i := range MaxEntries + 1 {
+	for i := range maxEntries + 1 {
 		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
 			t.Fatal(err)
 		}

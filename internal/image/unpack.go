@@ -20,8 +20,8 @@ import (
 // Bounds on an image as a whole. A larger one is refused before anything of it
 // is written.
 const (
-	MaxEntries = 500_000
-	MaxBytes   = 64 << 30
+	maxEntries = 500_000
+	maxBytes   = 64 << 30
 )
 
 // HostileError is an entry that has no business in a layer.
@@ -32,7 +32,7 @@ type HostileError struct {
 
 func (e *HostileError) Error() string { return fmt.Sprintf("entry %q: %s", e.Entry, e.Why) }
 
-// ErrTooLarge says that an image is beyond [MaxEntries] or [MaxBytes].
+// ErrTooLarge says that an image is beyond maxEntries or maxBytes.
 var ErrTooLarge = errors.New("image is too large")
 
 // Names of the entries that take something of a lower layer away.
@@ -69,11 +69,11 @@ func inspect(r io.Reader, b *budget) (plan, error) {
 		if err != nil {
 			return p, err
 		}
-		if b.entries++; b.entries > MaxEntries {
-			return p, fmt.Errorf("more than %d entries: %w", MaxEntries, ErrTooLarge)
+		if b.entries++; b.entries > maxEntries {
+			return p, fmt.Errorf("more than %d entries: %w", maxEntries, ErrTooLarge)
 		}
-		if b.bytes += h.Size; h.Size < 0 || b.bytes > MaxBytes {
-			return p, fmt.Errorf("more than %d bytes: %w", int64(MaxBytes), ErrTooLarge)
+		if b.bytes += h.Size; h.Size < 0 || b.bytes > maxBytes {
+			return p, fmt.Errorf("more than %d bytes: %w", int64(maxBytes), ErrTooLarge)
 		}
 		name, err := entryName(h.Name)
 		if err != nil {

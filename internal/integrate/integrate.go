@@ -67,7 +67,7 @@ func Plan(engine string, o Options) (Integration, error) {
 			return Integration{Engine: engine, File: podmanFile}, err
 		}
 		return o.dropIn("podman", podmanFile, snippet, []string{
-			"podman run --runtime " + RuntimeName + " IMAGE",
+			"podman run --runtime " + runtimeName + " IMAGE",
 			"podman info --format '{{.Host.OCIRuntime.Path}}' shows the default runtime",
 		})
 	case "containerd":
@@ -92,7 +92,7 @@ const (
 	containerdFile = "/etc/containerd/config.toml"
 	crioFile       = "/etc/crio/crio.conf.d/50-palisade.conf"
 
-	runtimeClass = "Kubernetes: a RuntimeClass with 'handler: " + RuntimeName + "', and runtimeClassName in the pod"
+	runtimeClass = "Kubernetes: a RuntimeClass with 'handler: " + runtimeName + "', and runtimeClassName in the pod"
 )
 
 // selinux reports whether the host starts with SELinux. Engines of Kubernetes take
@@ -137,7 +137,7 @@ func (o Options) docker() (Integration, error) {
 		Snippet: string(snippet),
 		Next: []string{
 			"systemctl reload docker   (or SIGHUP; a new default runtime needs a restart)",
-			"docker run --runtime " + RuntimeName + " IMAGE",
+			"docker run --runtime " + runtimeName + " IMAGE",
 		},
 	}
 	i.Edits, err = o.edit(configfile.DockerDaemon, func(before []byte) ([]byte, error) {
@@ -163,11 +163,11 @@ func dockerAdd(text []byte, o Options, runtime string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !configfile.SameJSON(inner.Get(RuntimeName), runtime) {
-		err = inner.Set(RuntimeName, runtime)
+	if !configfile.SameJSON(inner.Get(runtimeName), runtime) {
+		err = inner.Set(runtimeName, runtime)
 	}
 	if err == nil && o.Default {
-		err = doc.Root().Set("default-runtime", strconv.Quote(RuntimeName))
+		err = doc.Root().Set("default-runtime", strconv.Quote(runtimeName))
 	}
 	if err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func dockerRemove(text, original []byte) ([]byte, error) {
 		return nil, err
 	}
 	root := doc.Root()
-	if string(root.Get("default-runtime")) == strconv.Quote(RuntimeName) {
+	if string(root.Get("default-runtime")) == strconv.Quote(runtimeName) {
 		var old []byte
 		if was, err := configfile.ParseJSON(original); err == nil {
 			old = was.Root().Get("default-runtime")
@@ -202,10 +202,10 @@ func dockerRemove(text, original []byte) ([]byte, error) {
 		return nil, err
 	}
 	if ok {
-		if inner.Len() == 1 && inner.Get(RuntimeName) != nil {
+		if inner.Len() == 1 && inner.Get(runtimeName) != nil {
 			root.Remove("runtimes")
 		} else {
-			inner.Remove(RuntimeName)
+			inner.Remove(runtimeName)
 		}
 	}
 	return doc.Bytes(), nil
@@ -223,14 +223,14 @@ func (o Options) crioSnippet(selinux bool) string {
 	if o.Default || selinux {
 		s += "[crio.runtime]\n"
 		if o.Default {
-			s += fmt.Sprintf("default_runtime = %q\n", RuntimeName)
+			s += fmt.Sprintf("default_runtime = %q\n", runtimeName)
 		}
 		if selinux {
 			s += "selinux = true\n"
 		}
 		s += "\n"
 	}
-	return s + fmt.Sprintf("[crio.runtime.runtimes.%s]\nruntime_path = %q\nruntime_type = \"oci\"\nruntime_root = \"/run/runc\"\n", RuntimeName, o.Wrapper) + blockEnd
+	return s + fmt.Sprintf("[crio.runtime.runtimes.%s]\nruntime_path = %q\nruntime_type = \"oci\"\nruntime_root = \"/run/runc\"\n", runtimeName, o.Wrapper) + blockEnd
 }
 
 // dropIn is the plan for engines that read a folder of files: one of our own.
@@ -307,7 +307,7 @@ func (o Options) containerdKeys(plugin string, selinux bool) []key {
 		keys = append(keys, key{fmt.Sprintf("plugins.%q", plugin), "enable_selinux", "true"})
 	}
 	if o.Default {
-		keys = append(keys, key{fmt.Sprintf("plugins.%q.containerd", plugin), "default_runtime_name", strconv.Quote(RuntimeName)})
+		keys = append(keys, key{fmt.Sprintf("plugins.%q.containerd", plugin), "default_runtime_name", strconv.Quote(runtimeName)})
 	}
 	return keys
 }
@@ -345,7 +345,7 @@ func (o Options) containerdBlock(plugin string, config map[string]any, keys []ke
 	for _, k := range keys {
 		s += fmt.Sprintf("[%s]\n%s = %s\n\n", k.table, k.name, k.value)
 	}
-	table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, RuntimeName)
+	table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, runtimeName)
 	s += fmt.Sprintf("[%s]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [%q]\ncontainer_annotations = [%q]\n\n[%s.options]\nBinaryName = %q\n",
 		table, passedOn, passedOn, table, o.Wrapper)
 	// The wrapper is started as runc is, so it takes runc's cgroup driver.
@@ -454,8 +454,8 @@ func (o Options) checkContainerd(text []byte, plugin string, selinux bool) error
 		return fmt.Errorf("the edit would not be valid (%s); add the snippet by hand", err.Error())
 	}
 	containerd := dig(config, "plugins", plugin, "containerd")
-	if dig(containerd, "runtimes", RuntimeName, "options", "BinaryName") != o.Wrapper ||
-		o.Default && dig(containerd, "default_runtime_name") != RuntimeName ||
+	if dig(containerd, "runtimes", runtimeName, "options", "BinaryName") != o.Wrapper ||
+		o.Default && dig(containerd, "default_runtime_name") != runtimeName ||
 		selinux && dig(config, "plugins", plugin, "enable_selinux") != true {
 		return errors.New("the edit would not take effect; add the snippet by hand")
 	}

@@ -56,15 +56,15 @@ func (o Options) podmanSnippet() (string, error) {
 	}
 	s := blockBegin + "[engine]\n"
 	if o.Default {
-		s += fmt.Sprintf("runtime = %q\n", RuntimeName)
+		s += fmt.Sprintf("runtime = %q\n", runtimeName)
 	}
-	s += fmt.Sprintf("%s = %s\n", podmanJSON, tomlList(with(lists[podmanJSON], RuntimeName)))
+	s += fmt.Sprintf("%s = %s\n", podmanJSON, tomlList(with(lists[podmanJSON], runtimeName)))
 	// The wrapper can what the runtime below it can.
 	if slices.Contains(lists[podmanNoCgroups], delegate) {
-		list := tomlList(with(lists[podmanNoCgroups], RuntimeName))
+		list := tomlList(with(lists[podmanNoCgroups], runtimeName))
 		s += fmt.Sprintf("%s = %s\n%s = %s\n", podmanNoCgroups, list, podmanNoCgroupsByDoc, list)
 	}
-	return s + fmt.Sprintf("\n[engine.runtimes]\n%s = [%q]\n", RuntimeName, o.Wrapper) + blockEnd, nil
+	return s + fmt.Sprintf("\n[engine.runtimes]\n%s = [%q]\n", runtimeName, o.Wrapper) + blockEnd, nil
 }
 
 func with(list []string, name string) []string {

@@ -15,8 +15,8 @@ import (
 	"github.com/palisade-sec/palisade/target"
 )
 
-// RuntimeName is what engines call the wrapper runtime in their configuration.
-const RuntimeName = "palisade"
+// runtimeName is what engines call the wrapper runtime in their configuration.
+const runtimeName = "palisade"
 
 // Describe completes what is said of an engine from its configuration below root:
 // whether it asks for labels, and whether it knows the wrapper runtime. It is the
@@ -57,7 +57,7 @@ func (r reader) docker(rt *hostfacts.Runtime) {
 		rt.Detail = fmt.Sprintf("/etc/docker/daemon.json: %v", err)
 		return
 	}
-	_, has := config.Runtimes[RuntimeName]
+	_, has := config.Runtimes[runtimeName]
 	rt.SELinux, rt.Palisade = target.AnswerOf(config.SELinux), target.AnswerOf(has)
 	if !config.SELinux {
 		rt.Detail = `labels nothing: "selinux-enabled" is not set`
@@ -82,7 +82,7 @@ func (r reader) podman(rt *hostfacts.Runtime) {
 		if config.Containers.Label != nil {
 			label = *config.Containers.Label
 		}
-		if _, ok := config.Engine.Runtimes[RuntimeName]; ok {
+		if _, ok := config.Engine.Runtimes[runtimeName]; ok {
 			wrapped = true
 		}
 	}
@@ -105,7 +105,7 @@ func (r reader) containerd(rt *hostfacts.Runtime) {
 		}
 		if c, ok := plugin["containerd"].(map[string]any); ok {
 			if runtimes, ok := c["runtimes"].(map[string]any); ok {
-				_, has := runtimes[RuntimeName]
+				_, has := runtimes[runtimeName]
 				wrapped = wrapped || has
 			}
 		}
@@ -134,7 +134,7 @@ func (r reader) crio(rt *hostfacts.Runtime) {
 		if v := config.Crio.Runtime.SELinux; v != nil {
 			labels = *v
 		}
-		if _, ok := config.Crio.Runtime.Runtimes[RuntimeName]; ok {
+		if _, ok := config.Crio.Runtime.Runtimes[runtimeName]; ok {
 			wrapped = true
 		}
 	}

@@ -145,6 +145,9 @@ func (h *Host) claim(r Request) (*Container, error) {
 		if kerr == nil {
 			kerr = gc.CollectOne(h.Dir, h.Registry, key)
 		}
+		if errors.Is(kerr, state.ErrBusy) {
+			return nil, err // it runs: the name is taken, and there is nothing more to say
+		}
 		if kerr != nil && !errors.Is(kerr, state.ErrNotFound) {
 			return nil, errors.Join(err, kerr)
 		}

@@ -36,7 +36,7 @@ var archProbes = []spec{
 				return notApplicable("the kernel does not have the call").at(errno)
 			case w.seccomp && w.lsm(false) == "":
 				// Nothing but a filter refuses a process its own key ring.
-				return blocked(Seccomp, "").at(errno)
+				return blocked(seccompLayer, "").at(errno)
 			}
 			return blocked("", "").at(errno)
 		},

@@ -51,8 +51,8 @@ type Recorded struct {
 	Layer   Layer   `json:"layer,omitempty"`
 }
 
-// Controls are the recordings.
-func Controls() []Control {
+// measuredControls are the recordings.
+func measuredControls() []Control {
 	var list []Control
 	// The tests read the same bytes and fail on what does not parse.
 	_ = json.Unmarshal(controlText, &list)
@@ -60,7 +60,7 @@ func Controls() []Control {
 }
 
 // controls are parsed when they are first asked for: most commands never ask.
-var controls = sync.OnceValue(Controls)
+var controls = sync.OnceValue(measuredControls)
 
 func docker(c Control) map[string]Recorded { return c.Docker }
 func strict(c Control) map[string]Recorded { return c.Strict }
@@ -92,12 +92,12 @@ func controlOf(name string) (Outcome, bool) {
 	return recorded(name, docker), seen[Blocked] && seen[Open]
 }
 
-// DefaultClaims are the claims of the policy default: it blocks at least what
+// defaultClaims are the claims of the policy default: it blocks at least what
 // Docker's default configuration was measured to block.
-func DefaultClaims() Claims { return Claims{Policy: "default", Blocks: recordedBlocked(docker)} }
+func defaultClaims() Claims { return Claims{Policy: "default", Blocks: recordedBlocked(docker)} }
 
-// StrictClaims are the claims of the policy strict.
-func StrictClaims() Claims { return Claims{Policy: "strict", Blocks: recordedBlocked(strict)} }
+// strictClaims are the claims of the policy strict.
+func strictClaims() Claims { return Claims{Policy: "strict", Blocks: recordedBlocked(strict)} }
 
 func recordedBlocked(configuration func(Control) map[string]Recorded) []string {
 	var list []string
@@ -120,9 +120,9 @@ func ParseClaims(text string) (Claims, error) {
 	case "", "none":
 		return Claims{Policy: "none"}, nil
 	case "default":
-		return DefaultClaims(), nil
+		return defaultClaims(), nil
 	case "strict":
-		return StrictClaims(), nil
+		return strictClaims(), nil
 	}
 	if len(text) > maxClaims {
 		return Claims{}, fmt.Errorf("parse claims: longer than %d bytes", maxClaims)

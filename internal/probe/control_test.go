@@ -307,7 +307,7 @@ func (c Control) compare(t *testing.T) {
 		name   string
 		got    map[string]Recorded
 		claims Claims
-	}{{"docker", c.Docker, DefaultClaims()}, {"strict", c.Strict, StrictClaims()}} {
+	}{{"docker", c.Docker, defaultClaims()}, {"strict", c.Strict, strictClaims()}} {
 		if len(x.claims.Blocks) < 40 {
 			t.Errorf("%s: only %d probes are recorded as blocked", x.name, len(x.claims.Blocks))
 		}

@@ -72,7 +72,7 @@ var deviceProbes = []spec{
 				}
 				return open(strings.Join(extra, " "))
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 }
@@ -102,7 +102,7 @@ func disk() (major, minor uint32) {
 
 // makeNode makes a device file where that is possible; the caller removes it.
 func (w *world) makeNode(kind, major, minor uint32) (string, attempt) {
-	last := blocked(ReadOnly, "no directory to put a device into")
+	last := blocked(readOnly, "no directory to put a device into")
 	for _, dir := range []string{"/dev", "/", "/tmp", "/dev/shm", "/run", "/var/tmp"} {
 		m, ok := w.mountOf(dir)
 		if ok && m.has("ro") {
@@ -123,7 +123,7 @@ func (w *world) makeNode(kind, major, minor uint32) (string, attempt) {
 			args: [6]uintptr{atFDCWD, cstring(name), uintptr(kind | 0o600), uintptr(unix.Mkdev(major, minor))},
 		}, errno)
 		if last.layer == "" && w.initialUserNS && w.effective.Has(caps.Mknod) && w.lsm(false) == "" && errno == unix.EPERM {
-			last.layer = Devices
+			last.layer = devices
 		}
 	}
 	return "", last
@@ -171,7 +171,7 @@ func (w *world) openDevice(path string, made bool) attempt {
 	// A node that this process made is its own, so mode bits do not refuse. Of
 	// what is asked next, the control group answers EPERM and modules EACCES.
 	if errno == unix.EPERM && made && w.lsm(false) == "" {
-		a.layer = Devices
+		a.layer = devices
 	} else if errno == unix.EACCES && made {
 		a.layer = w.lsm(false)
 	}

@@ -62,7 +62,7 @@ var fileProbes = []spec{
 					return open(name)
 				}
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 	{
@@ -80,7 +80,7 @@ var fileProbes = []spec{
 					}
 				}
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 	{
@@ -109,7 +109,7 @@ var fileProbes = []spec{
 			case errors.Is(err, unix.ETXTBSY):
 				// That it runs is looked at before the mount is.
 				if errors.Is(unix.Faccessat(unix.AT_FDCWD, "/proc/self/exe", unix.W_OK, 0), unix.EROFS) {
-					return blocked(ReadOnly, "").at(unix.EROFS)
+					return blocked(readOnly, "").at(unix.EROFS)
 				}
 				return open("writable as soon as nobody runs it").at(unix.ETXTBSY)
 			case errors.Is(err, unix.ENOENT):
@@ -139,7 +139,7 @@ func readProbe(name, about string, anyOf caps.Set, paths ...string) spec {
 func (w *world) openFirst(paths []string, flags int, anyOf caps.Set) attempt {
 	for _, path := range paths {
 		if m, ok := w.masked(path); ok {
-			return blocked(Masked, m+" is mounted over")
+			return blocked(masked, m+" is mounted over")
 		}
 		fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -151,7 +151,7 @@ func (w *world) openFirst(paths []string, flags int, anyOf caps.Set) attempt {
 		defer unix.Close(fd)
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3) {
-			return blocked(Masked, "/dev/null in its place")
+			return blocked(masked, "/dev/null in its place")
 		}
 		if flags == unix.O_RDONLY && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			// Some files give their permission when they are read.
@@ -194,12 +194,12 @@ func (w *world) opened(err error, path string, anyOf caps.Set) attempt {
 		// The file is there; this kernel has nothing behind it.
 		return notApplicable("").at(errno)
 	case errno == unix.EROFS:
-		a.layer = ReadOnly
+		a.layer = readOnly
 	case errno != unix.EACCES && errno != unix.EPERM:
 	case anyOf != 0 && anyOf != caps.Of(caps.DACOverride) && w.effective.Intersect(anyOf) == 0:
-		a.layer = Capability
+		a.layer = capability
 	case !w.permits(path, anyOf):
-		a.layer = DAC
+		a.layer = dac
 	default:
 		a.layer = w.lsm(anyOf != 0)
 	}
@@ -238,7 +238,7 @@ func (w *world) cgroupFile(name string) attempt {
 	case last.outcome != "":
 		return last
 	case any && name != "devices.allow":
-		return blocked(Namespace, "the mounted hierarchies do not have it")
+		return blocked(namespace, "the mounted hierarchies do not have it")
 	case any:
 		return notApplicable("no hierarchy of version 1 with devices")
 	}

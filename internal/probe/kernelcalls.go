@@ -94,7 +94,7 @@ var kernelProbes = []spec{
 		about: "stop the kernel in the middle of reading user memory, which makes races easy to win",
 		try: func(w *world) attempt {
 			a := w.do(call{nr: unix.SYS_USERFAULTFD, args: [6]uintptr{unix.O_CLOEXEC}, anyOf: caps.Of(caps.SysPtrace), undo: closeFD})
-			if a.layer == Capability {
+			if a.layer == capability {
 				// The sysctl decides whether the capability is needed.
 				if b, err := os.ReadFile("/proc/sys/vm/unprivileged_userfaultfd"); err == nil && strings.TrimSpace(string(b)) == "1" {
 					a.layer = ""
@@ -209,7 +209,7 @@ var kernelProbes = []spec{
 					return open("")
 				}
 			}
-			return blocked(Sysctl, "all addresses are zero (kernel.kptr_restrict)")
+			return blocked(sysctl, "all addresses are zero (kernel.kptr_restrict)")
 		},
 	},
 	{

@@ -19,7 +19,7 @@ var lsmProbes = []spec{
 			if w.appArmor == "" {
 				return notApplicable("not confined by AppArmor")
 			}
-			return w.writeAttr([]string{"/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"}, "exec unconfined", AppArmor)
+			return w.writeAttr([]string{"/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"}, "exec unconfined", appArmor)
 		},
 	},
 	{
@@ -33,7 +33,7 @@ var lsmProbes = []spec{
 			for _, kind := range []string{"unconfined_t", "spc_t", "initrc_t", "kernel_t"} {
 				if len(f) >= 3 && f[2] != kind {
 					f[2] = kind
-					a := w.writeAttr([]string{"/proc/self/attr/exec"}, strings.Join(f, ":"), SELinux)
+					a := w.writeAttr([]string{"/proc/self/attr/exec"}, strings.Join(f, ":"), selinux)
 					if a.outcome != NotApplicable {
 						// Permission to name the next type is given apart
 						// from that to change to it.

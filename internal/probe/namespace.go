@@ -77,7 +77,7 @@ var namespaceProbes = []spec{
 				return notApplicable("no /proc")
 			}
 			if errors.Is(err, os.ErrNotExist) {
-				return blocked(Namespace, "")
+				return blocked(namespace, "")
 			}
 			if err != nil {
 				return w.opened(err, "/proc/2/comm", 0)
@@ -85,7 +85,7 @@ var namespaceProbes = []spec{
 			if strings.TrimSpace(string(comm)) == "kthreadd" {
 				return open("the kernel's threads are visible")
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 	{
@@ -123,7 +123,7 @@ func sharedProbe(name, about string, initial ...uint64) spec {
 			if slices.Contains(initial, st.Ino) {
 				return open("")
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	}
 }
@@ -151,7 +151,7 @@ func (w *world) forkWith(nr uintptr, attr *syscall.SysProcAttr) attempt {
 		c.args[0] = unix.CLONE_NEWUSER | unix.CLONE_FS
 	}
 	if errno == unix.ENOSPC || errno == unix.EUSERS {
-		return attempt{outcome: Blocked, errno: errno, layer: Sysctl, note: "user.max_user_namespaces"}
+		return attempt{outcome: Blocked, errno: errno, layer: sysctl, note: "user.max_user_namespaces"}
 	}
 	return w.judge(c, errno)
 }

@@ -70,7 +70,7 @@ var networkProbes = []spec{
 					return open("@" + strings.TrimSpace(name))
 				}
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 }

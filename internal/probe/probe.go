@@ -43,7 +43,7 @@ const (
 
 // Layer is what refused. It is empty when that cannot be proven.
 //
-// Seccomp is proven by a second filter on a thread of its own. That filter
+// seccompLayer is proven by a second filter on a thread of its own. That filter
 // answers the same call with an action of lower precedence than an errno; the
 // call is then never carried out, and its result tells which of the two filters
 // decided. Capability means that the effective set lacks every capability that
@@ -54,18 +54,18 @@ type Layer string
 
 // The layers.
 const (
-	Seccomp       Layer = "seccomp"
-	Capability    Layer = "capability"
-	AppArmor      Layer = "apparmor"
-	SELinux       Layer = "selinux"
-	ReadOnly      Layer = "read-only"      // a read-only mount
-	Masked        Layer = "masked"         // a mount over the path hides it
-	Namespace     Layer = "namespace"      // it is not there in this namespace
-	Devices       Layer = "devices"        // the device control group
-	NoNewPrivs    Layer = "no-new-privs"   //
-	UserNamespace Layer = "user-namespace" // not in the initial user namespace
-	DAC           Layer = "dac"            // owner and mode of the file
-	Sysctl        Layer = "sysctl"         // a host-wide setting
+	seccompLayer  Layer = "seccomp"
+	capability    Layer = "capability"
+	appArmor      Layer = "apparmor"
+	selinux       Layer = "selinux"
+	readOnly      Layer = "read-only"      // a read-only mount
+	masked        Layer = "masked"         // a mount over the path hides it
+	namespace     Layer = "namespace"      // it is not there in this namespace
+	devices       Layer = "devices"        // the device control group
+	noNewPrivs    Layer = "no-new-privs"   //
+	userNamespace Layer = "user-namespace" // not in the initial user namespace
+	dac           Layer = "dac"            // owner and mode of the file
+	sysctl        Layer = "sysctl"         // a host-wide setting
 )
 
 // Result is the answer of one probe.
@@ -179,7 +179,7 @@ func (w *world) judge(c call, errno unix.Errno) attempt {
 	a := attempt{outcome: Blocked, errno: errno}
 	switch filtered, known := w.filtered(c.nr, c.args, errno); {
 	case filtered:
-		a.layer = Seccomp
+		a.layer = seccompLayer
 	case errno == unix.ENOSYS && known:
 		a.outcome, a.note = NotApplicable, "the kernel does not have the call"
 	case errno == unix.ENOSYS && !w.seccomp:

@@ -34,7 +34,7 @@ var processProbes = []spec{
 			// The tracer is a thread that ends at once, which lets go.
 			a := w.do(call{nr: unix.SYS_PTRACE, args: [6]uintptr{ptraceSeize, uintptr(w.sibling)}, anyOf: 0})
 			if a.outcome == Blocked && a.layer == "" && yamaScope() > 0 {
-				a.layer, a.note = Sysctl, "kernel.yama.ptrace_scope"
+				a.layer, a.note = sysctl, "kernel.yama.ptrace_scope"
 			}
 			return a
 		},
@@ -53,7 +53,7 @@ var processProbes = []spec{
 				past: []unix.Errno{unix.EFAULT},
 			})
 			if a.outcome == Blocked && a.layer == "" && yamaScope() > 0 {
-				a.layer, a.note = Sysctl, "kernel.yama.ptrace_scope"
+				a.layer, a.note = sysctl, "kernel.yama.ptrace_scope"
 			}
 			return a
 		},
@@ -72,7 +72,7 @@ var processProbes = []spec{
 			defer unix.Close(fd)
 			a := w.do(call{nr: unix.SYS_PIDFD_GETFD, args: [6]uintptr{uintptr(fd), 0, 0}, undo: closeFD})
 			if a.outcome == Blocked && a.layer == "" && yamaScope() > 0 {
-				a.layer, a.note = Sysctl, "kernel.yama.ptrace_scope"
+				a.layer, a.note = sysctl, "kernel.yama.ptrace_scope"
 			}
 			return a
 		},
@@ -99,7 +99,7 @@ var processProbes = []spec{
 			if err != nil {
 				return notApplicable("/proc cannot be listed")
 			}
-			refused := blocked(Namespace, "")
+			refused := blocked(namespace, "")
 			for _, e := range entries {
 				if _, err := strconv.Atoi(e.Name()); err != nil {
 					continue
@@ -126,7 +126,7 @@ var processProbes = []spec{
 			if !hasProc() {
 				return notApplicable("no /proc")
 			}
-			return blocked(Namespace, "")
+			return blocked(namespace, "")
 		},
 	},
 	{
@@ -139,7 +139,7 @@ var processProbes = []spec{
 				return notApplicable("getcwd: " + err.Error())
 			}
 			if n > 1 && b[0] == '/' {
-				return blocked(Namespace, "")
+				return blocked(namespace, "")
 			}
 			return open("the working directory cannot be reached from the root")
 		},
@@ -254,7 +254,7 @@ func tiocsti(w *world) attempt {
 	}
 	a := w.do(call{nr: unix.SYS_IOCTL, args: [6]uintptr{uintptr(slave), unix.TIOCSTI, 0}, past: []unix.Errno{unix.EFAULT}, anyOf: sysAdmin})
 	if a.errno == unix.EIO && a.layer == "" {
-		a.layer, a.note = Sysctl, "dev.tty.legacy_tiocsti"
+		a.layer, a.note = sysctl, "dev.tty.legacy_tiocsti"
 	}
 	return a
 }
@@ -268,7 +268,7 @@ func setuidGain(w *world) attempt {
 	}
 	if w.euid != 0 || !w.effective.Has(caps.Setuid) {
 		if w.noNewPrivs {
-			return blocked(NoNewPrivs, "")
+			return blocked(noNewPrivs, "")
 		}
 		return notApplicable("not root, so there is no setuid program to make")
 	}
@@ -276,7 +276,7 @@ func setuidGain(w *world) attempt {
 	if !ok {
 		// Where nothing setuid can be put, what was there before still counts.
 		if w.noNewPrivs {
-			return blocked(NoNewPrivs, "")
+			return blocked(noNewPrivs, "")
 		}
 		return notApplicable("no directory to put a setuid program into")
 	}
@@ -300,7 +300,7 @@ func setuidGain(w *world) attempt {
 		return open("a process of uid 65534 became root")
 	case errors.As(err, &exit) && exit.ExitCode() == nobody&0xff:
 		if w.noNewPrivs {
-			return blocked(NoNewPrivs, "")
+			return blocked(noNewPrivs, "")
 		}
 		return blocked("", "")
 	}

@@ -195,7 +195,7 @@ func died(state *os.ProcessState) answer {
 	}
 	status, ok := state.Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() && status.Signal() == syscall.SIGSYS {
-		return answer{Outcome: Blocked, Layer: Seccomp, Note: "the process was killed"}
+		return answer{Outcome: Blocked, Layer: seccompLayer, Note: "the process was killed"}
 	}
 	return answer{Outcome: NotApplicable, Note: "the process ended: " + state.String()}
 }

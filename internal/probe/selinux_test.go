@@ -58,7 +58,7 @@ func TestKernelSELinuxAlone(t *testing.T) {
 		var list []string
 		for _, r := range results {
 			counts[r.Outcome]++
-			if r.Outcome == Blocked && r.Layer == SELinux {
+			if r.Outcome == Blocked && r.Layer == selinux {
 				bySELinux++
 			}
 			if r.Outcome == Open {

@@ -23,14 +23,14 @@ const (
 	roleExit   = "exit"   // has succeeded by being started
 )
 
-// ServeArgs are the arguments after which the role follows: the program that
+// serveArgs are the arguments after which the role follows: the program that
 // runs probes must call [Serve] when it is started with them.
-var ServeArgs = []string{"probe", "serve"}
+var serveArgs = []string{"probe", "serve"}
 
 // reexec is this program in another role. Its file may be out of reach by name,
 // so it is found through /proc.
 func reexec(role string, more ...string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", slices.Concat(ServeArgs, []string{role}, more)...)
+	cmd := exec.Command("/proc/self/exe", slices.Concat(serveArgs, []string{role}, more)...)
 	// Programs that go by the name they were called with keep it.
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = []string{"GODEBUG=", "GOMAXPROCS=2"}
@@ -50,7 +50,7 @@ type answer struct {
 	Note    string  `json:"note"`
 }
 
-// Serve is what a process does that was started with [ServeArgs] and a role,
+// Serve is what a process does that was started with serveArgs and a role,
 // and returns its exit code.
 func Serve(args []string, stdin io.Reader, stdout io.Writer) int {
 	if len(args) != 1 {

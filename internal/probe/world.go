@@ -155,13 +155,13 @@ func (w *world) mountOf(path string) (mount, bool) {
 // refusedBy names the layer of a refusal that no filter made.
 func (w *world) refusedBy(errno unix.Errno, anyOf caps.Set) Layer {
 	if errno == unix.EROFS {
-		return ReadOnly
+		return readOnly
 	}
 	if errno != unix.EPERM && errno != unix.EACCES {
 		return ""
 	}
 	if anyOf != 0 && w.effective.Intersect(anyOf) == 0 {
-		return Capability
+		return capability
 	}
 	return w.lsm(anyOf != 0)
 }
@@ -171,11 +171,11 @@ func (w *world) lsm(privileged bool) Layer {
 	switch {
 	case privileged && !w.initialUserNS:
 		// The capabilities are those of another namespace.
-		return UserNamespace
+		return userNamespace
 	case w.appArmor != "" && w.seLinux == "":
-		return AppArmor
+		return appArmor
 	case w.seLinux != "" && w.appArmor == "":
-		return SELinux
+		return selinux
 	}
 	return ""
 }

@@ -12,17 +12,17 @@ import (
 
 // Layers that a host can require: SELinux that is enforcing, and AppArmor.
 const (
-	RequireSELinux  = "selinux"
-	RequireAppArmor = "apparmor"
+	requireSELinux  = "selinux"
+	requireAppArmor = "apparmor"
 )
 
 const maxFile = 1 << 20
 
-// Read reads the file at path over what c has. The file holds one object of
+// read reads the file at path over what c has. The file holds one object of
 // the members of [Settings]: one that is unknown, there twice or spelled in another
 // case is an error, as is text behind the object. The error wraps fs.ErrNotExist
 // when there is no file.
-func Read(path string, c *Settings) error {
+func read(path string, c *Settings) error {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
@@ -60,8 +60,8 @@ func (c *Settings) Validate() error {
 		return fmt.Errorf("on_mismatch %q: want kill or warn", c.OnMismatch)
 	}
 	for _, layer := range c.Require {
-		if layer != RequireSELinux && layer != RequireAppArmor {
-			return fmt.Errorf("require %q: want %s or %s", layer, RequireSELinux, RequireAppArmor)
+		if layer != requireSELinux && layer != requireAppArmor {
+			return fmt.Errorf("require %q: want %s or %s", layer, requireSELinux, requireAppArmor)
 		}
 	}
 	return nil

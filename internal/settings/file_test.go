@@ -37,7 +37,7 @@ func TestRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := Settings{Policy: "default", OnMismatch: "kill"}
-		err := Read(path, &c)
+		err := read(path, &c)
 		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.in, err, tt.want)
 		}
@@ -46,10 +46,10 @@ func TestRead(t *testing.T) {
 		}
 	}
 	c := Settings{}
-	if err := Read(filepath.Join(t.TempDir(), "none"), &c); !errors.Is(err, fs.ErrNotExist) {
+	if err := read(filepath.Join(t.TempDir(), "none"), &c); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	if err := Read(t.TempDir(), &c); err == nil {
+	if err := read(t.TempDir(), &c); err == nil {
 		t.Error("a folder was read")
 	}
 }

@@ -46,7 +46,7 @@ func Load(own map[string]string) (Settings, error) {
 	if !named {
 		path = File
 	}
-	switch err := Read(path, &c); {
+	switch err := read(path, &c); {
 	case err == nil:
 	case !named && errors.Is(err, fs.ErrNotExist):
 	default:

@@ -73,7 +73,7 @@ func (c *change) adds() bool {
 
 // Apply makes the changes to raw, a document that [Unmarshal] has accepted. What
 // is not changed stays as it is, byte for byte; members are added at the end of
-// their object in the order of the calls of Set. The error is an [*Error] for a
+// their object in the order of the calls of Set. The error is an [*decodeError] for a
 // path that leads through something other than an object or array.
 func (c *Changes) Apply(raw []byte) ([]byte, error) {
 	e := editor{decoder: decoder{raw: raw}}
@@ -223,12 +223,12 @@ func (e *editor) elements(c *change) error {
 		}
 		done++
 		if inner.remove {
-			return e.fail(e.pos, ErrType, "an element of an array cannot be removed")
+			return e.fail(e.pos, errType, "an element of an array cannot be removed")
 		}
 		return e.edit(inner)
 	})
 	if err == nil && done < len(c.inner) {
-		return e.fail(start, ErrType, "found %d elements, want those at %v", i, c.order)
+		return e.fail(start, errType, "found %d elements, want those at %v", i, c.order)
 	}
 	return err
 }

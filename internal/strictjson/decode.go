@@ -25,17 +25,17 @@ func target(v any) reflect.Value {
 
 func (d *decoder) document(v reflect.Value) error {
 	if len(d.raw) > MaxSize {
-		return d.fail(0, ErrSize, "%d bytes, at most %d", len(d.raw), MaxSize)
+		return d.fail(0, errSize, "%d bytes, at most %d", len(d.raw), MaxSize)
 	}
 	if strings.HasPrefix(string(d.raw[:min(3, len(d.raw))]), "\ufeff") {
-		return d.fail(0, ErrText, "byte order mark")
+		return d.fail(0, errText, "byte order mark")
 	}
 	d.space()
 	if err := d.value(v); err != nil {
 		return err
 	}
 	if d.space(); d.pos < len(d.raw) {
-		return d.fail(d.pos, ErrSyntax, "found %s after the document", d.found())
+		return d.fail(d.pos, errSyntax, "found %s after the document", d.found())
 	}
 	return nil
 }
@@ -142,9 +142,9 @@ func (d *decoder) value(v reflect.Value) error {
 
 // mismatch is the error of a value of another type than wanted.
 func (d *decoder) mismatch(want string) error {
-	found, reason := d.found(), ErrSyntax
+	found, reason := d.found(), errSyntax
 	if d.pos < len(d.raw) {
-		reason = ErrType
+		reason = errType
 		switch c := d.raw[d.pos]; {
 		case c == '"':
 			found = "a string"
@@ -159,7 +159,7 @@ func (d *decoder) mismatch(want string) error {
 		case c == '-' || c-'0' < 10:
 			found = "a number"
 		default:
-			reason = ErrSyntax
+			reason = errSyntax
 		}
 	}
 	return d.fail(d.pos, reason, "found %s, want %s", found, want)
@@ -193,24 +193,24 @@ func (d *decoder) numeric(v reflect.Value, c byte) error {
 	case v.CanFloat():
 		f, err := strconv.ParseFloat(s, v.Type().Bits())
 		if err != nil {
-			return d.fail(at, ErrNumber, "%s is out of range", shorten(text))
+			return d.fail(at, errNumber, "%s is out of range", shorten(text))
 		}
 		v.SetFloat(f)
 		return nil
 	case !integer:
-		return d.fail(at, ErrNumber, "%s is not written as an integer", shorten(text))
+		return d.fail(at, errNumber, "%s is not written as an integer", shorten(text))
 	case s == "-0":
-		return d.fail(at, ErrNumber, "-0 is not written as 0")
+		return d.fail(at, errNumber, "-0 is not written as 0")
 	case v.CanInt():
 		n, err := strconv.ParseInt(s, 10, v.Type().Bits())
 		if err != nil {
-			return d.fail(at, ErrNumber, "%s does not fit into %d bits", shorten(text), v.Type().Bits())
+			return d.fail(at, errNumber, "%s does not fit into %d bits", shorten(text), v.Type().Bits())
 		}
 		v.SetInt(n)
 	default:
 		n, err := strconv.ParseUint(s, 10, v.Type().Bits())
 		if err != nil {
-			return d.fail(at, ErrNumber, "%s does not fit into %d bits without a sign", shorten(text), v.Type().Bits())
+			return d.fail(at, errNumber, "%s does not fit into %d bits without a sign", shorten(text), v.Type().Bits())
 		}
 		v.SetUint(n)
 	}
@@ -224,7 +224,7 @@ func (d *decoder) own(u json.Unmarshaler) error {
 		return err
 	}
 	if err := u.UnmarshalJSON(d.raw[at:d.pos]); err != nil {
-		return d.fail(at, ErrType, "%w", err)
+		return d.fail(at, errType, "%w", err)
 	}
 	return nil
 }
@@ -239,7 +239,7 @@ func (d *decoder) ownText(u encoding.TextUnmarshaler) error {
 		return err
 	}
 	if err := u.UnmarshalText(s); err != nil {
-		return d.fail(at, ErrType, "%w", err)
+		return d.fail(at, errType, "%w", err)
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (d *decoder) bytes(v reflect.Value) error {
 	}
 	b, err := base64.StdEncoding.Strict().DecodeString(string(s))
 	if err != nil || strings.ContainsAny(string(s), "\r\n") {
-		return d.fail(at, ErrText, "no base64")
+		return d.fail(at, errText, "no base64")
 	}
 	v.SetBytes(b)
 	return nil
@@ -283,7 +283,7 @@ func (d *decoder) array(v reflect.Value) error {
 	start, i := d.pos, 0
 	err := d.list(']', func() error {
 		if i >= v.Len() {
-			return d.fail(d.pos, ErrType, "more than %d elements", v.Len())
+			return d.fail(d.pos, errType, "more than %d elements", v.Len())
 		}
 		d.enter(step{index: i})
 		if err := d.value(v.Index(i)); err != nil {
@@ -294,7 +294,7 @@ func (d *decoder) array(v reflect.Value) error {
 		return nil
 	})
 	if err == nil && i < v.Len() {
-		return d.fail(start, ErrType, "found %d elements, want %d", i, v.Len())
+		return d.fail(start, errType, "found %d elements, want %d", i, v.Len())
 	}
 	return err
 }
@@ -309,7 +309,7 @@ func (d *decoder) mapping(v reflect.Value) error {
 			return err
 		}
 		if !seen.add(name) {
-			return d.fail(at, ErrDuplicate, "%s", show(string(name)))
+			return d.fail(at, errDuplicate, "%s", show(string(name)))
 		}
 		key := string(name)
 		d.enter(step{name: key, index: -1})
@@ -350,7 +350,7 @@ func (d *decoder) structure(v reflect.Value, s *structInfo) error {
 			more[f.number] = true
 		}
 		if again {
-			return d.fail(at, ErrDuplicate, "%s", show(f.name))
+			return d.fail(at, errDuplicate, "%s", show(f.name))
 		}
 		d.enter(step{name: f.name, index: -1})
 		if err := d.value(f.in(v)); err != nil {
@@ -366,16 +366,16 @@ func (d *decoder) stranger(name []byte, at int, s *structInfo, seen *names, fold
 	alias := fold(name)
 	switch right, near := s.byFold[alias]; {
 	case near:
-		return d.fail(at, ErrFolded, "%s is not spelled %q", show(string(name)), right)
+		return d.fail(at, errFolded, "%s is not spelled %q", show(string(name)), right)
 	case !seen.add(name):
-		return d.fail(at, ErrDuplicate, "%s", show(string(name)))
+		return d.fail(at, errDuplicate, "%s", show(string(name)))
 	case (*folded)[alias]:
-		return d.fail(at, ErrFolded, "%s differs from another member in case alone", show(string(name)))
+		return d.fail(at, errFolded, "%s differs from another member in case alone", show(string(name)))
 	case d.unknown == RefuseUnknown:
 		if right := s.nearest(string(name)); right != "" {
-			return d.fail(at, ErrUnknown, "%s, did you mean %q?", show(string(name)), right)
+			return d.fail(at, errUnknown, "%s, did you mean %q?", show(string(name)), right)
 		}
-		return d.fail(at, ErrUnknown, "%s", show(string(name)))
+		return d.fail(at, errUnknown, "%s", show(string(name)))
 	}
 	if *folded == nil {
 		*folded = map[string]bool{}
@@ -401,7 +401,7 @@ func (d *decoder) pass() error {
 				return err
 			}
 			if !seen.add(name) {
-				return d.fail(at, ErrDuplicate, "%s", show(string(name)))
+				return d.fail(at, errDuplicate, "%s", show(string(name)))
 			}
 			d.enter(step{name: string(name), index: -1})
 			if err := d.pass(); err != nil {
@@ -432,7 +432,7 @@ func (d *decoder) pass() error {
 		_, _, err := d.number()
 		return err
 	default:
-		return d.fail(d.pos, ErrSyntax, "found %s, want a value", d.found())
+		return d.fail(d.pos, errSyntax, "found %s, want a value", d.found())
 	}
 }
 
@@ -461,7 +461,7 @@ func (d *decoder) any() (any, error) {
 		}
 		f, err := strconv.ParseFloat(string(text), 64)
 		if err != nil || integer && strconv.FormatFloat(f, 'f', -1, 64) != string(text) {
-			return nil, d.fail(at, ErrNumber, "%s is not exact in 64 bits", shorten(text))
+			return nil, d.fail(at, errNumber, "%s is not exact in 64 bits", shorten(text))
 		}
 		return f, nil
 	default:

@@ -23,7 +23,7 @@ type decoder struct {
 func (d *decoder) fail(at int, reason error, format string, args ...any) error {
 	at = min(at, len(d.raw))
 	before := d.raw[:at]
-	return &Error{
+	return &decodeError{
 		Line:   bytes.Count(before, []byte("\n")) + 1,
 		Column: at - bytes.LastIndexByte(before, '\n'),
 		Path:   pathString(d.path),
@@ -62,8 +62,8 @@ func (d *decoder) peek() byte {
 // list walks an array or object: it calls item for each of its items, with the
 // position on the item's first byte.
 func (d *decoder) list(end byte, item func() error) error {
-	if len(d.path) >= MaxDepth {
-		return d.fail(d.pos, ErrDepth, "more than %d levels", MaxDepth)
+	if len(d.path) >= maxDepth {
+		return d.fail(d.pos, errDepth, "more than %d levels", maxDepth)
 	}
 	d.pos++
 	if d.peek() == end {
@@ -83,7 +83,7 @@ func (d *decoder) list(end byte, item func() error) error {
 			d.pos++
 			return nil
 		default:
-			return d.fail(d.pos, ErrSyntax, "found %s, want ',' or %q", d.found(), rune(end))
+			return d.fail(d.pos, errSyntax, "found %s, want ',' or %q", d.found(), rune(end))
 		}
 	}
 }
@@ -93,13 +93,13 @@ func (d *decoder) list(end byte, item func() error) error {
 func (d *decoder) member() (name []byte, at int, err error) {
 	at = d.pos
 	if d.pos >= len(d.raw) || d.raw[d.pos] != '"' {
-		return nil, at, d.fail(d.pos, ErrSyntax, "found %s, want the name of a member", d.found())
+		return nil, at, d.fail(d.pos, errSyntax, "found %s, want the name of a member", d.found())
 	}
 	if name, err = d.text(); err != nil {
 		return nil, at, err
 	}
 	if d.peek() != ':' {
-		return nil, at, d.fail(d.pos, ErrSyntax, "found %s, want ':'", d.found())
+		return nil, at, d.fail(d.pos, errSyntax, "found %s, want ':'", d.found())
 	}
 	d.pos++
 	d.space()
@@ -109,7 +109,7 @@ func (d *decoder) member() (name []byte, at int, err error) {
 // literal reads true, false or null.
 func (d *decoder) literal(word string) error {
 	if !bytes.HasPrefix(d.raw[d.pos:], []byte(word)) {
-		return d.fail(d.pos, ErrSyntax, "found %s, want a value", d.found())
+		return d.fail(d.pos, errSyntax, "found %s, want a value", d.found())
 	}
 	d.pos += len(word)
 	return nil
@@ -130,17 +130,17 @@ func (d *decoder) number() (text []byte, integer bool, err error) {
 	}
 	first := d.pos
 	if !digits() {
-		return nil, false, d.fail(d.pos, ErrSyntax, "found %s, want a digit", d.found())
+		return nil, false, d.fail(d.pos, errSyntax, "found %s, want a digit", d.found())
 	}
 	if d.raw[first] == '0' && d.pos > first+1 {
-		return nil, false, d.fail(start, ErrNumber, "%s has a leading zero", shorten(d.raw[start:d.pos]))
+		return nil, false, d.fail(start, errNumber, "%s has a leading zero", shorten(d.raw[start:d.pos]))
 	}
 	integer = true
 	if d.pos < len(d.raw) && d.raw[d.pos] == '.' {
 		integer = false
 		d.pos++
 		if !digits() {
-			return nil, false, d.fail(d.pos, ErrSyntax, "found %s, want a digit", d.found())
+			return nil, false, d.fail(d.pos, errSyntax, "found %s, want a digit", d.found())
 		}
 	}
 	if d.pos < len(d.raw) && d.raw[d.pos]|0x20 == 'e' {
@@ -150,7 +150,7 @@ func (d *decoder) number() (text []byte, integer bool, err error) {
 			d.pos++
 		}
 		if !digits() {
-			return nil, false, d.fail(d.pos, ErrSyntax, "found %s, want a digit", d.found())
+			return nil, false, d.fail(d.pos, errSyntax, "found %s, want a digit", d.found())
 		}
 	}
 	return d.raw[start:d.pos], integer, nil
@@ -175,16 +175,16 @@ func (d *decoder) text() ([]byte, error) {
 				d.pos = i + 1
 				return s, nil
 			}
-			return nil, d.fail(start+invalidAt(d.raw[start:i]), ErrText, "invalid UTF-8")
+			return nil, d.fail(start+invalidAt(d.raw[start:i]), errText, "invalid UTF-8")
 		case c == '\\':
 			return d.escaped(start, i)
 		case c < 0x20:
-			return nil, d.fail(i, ErrText, "control character %#02x in a string", c)
+			return nil, d.fail(i, errText, "control character %#02x in a string", c)
 		case c >= utf8.RuneSelf:
 			ascii = false
 		}
 	}
-	return nil, d.fail(len(d.raw), ErrSyntax, "string without an end")
+	return nil, d.fail(len(d.raw), errSyntax, "string without an end")
 }
 
 // invalidAt is the offset of the first byte that is not UTF-8.
@@ -206,17 +206,17 @@ func (d *decoder) escaped(start, i int) ([]byte, error) {
 		switch c := d.raw[i]; {
 		case c == '"':
 			if !utf8.Valid(d.raw[start:i]) {
-				return nil, d.fail(start+invalidAt(d.raw[start:i]), ErrText, "invalid UTF-8")
+				return nil, d.fail(start+invalidAt(d.raw[start:i]), errText, "invalid UTF-8")
 			}
 			d.pos = i + 1
 			return out, nil
 		case c < 0x20:
-			return nil, d.fail(i, ErrText, "control character %#02x in a string", c)
+			return nil, d.fail(i, errText, "control character %#02x in a string", c)
 		case c != '\\':
 			out = append(out, c)
 			i++
 		case i+1 >= len(d.raw):
-			return nil, d.fail(len(d.raw), ErrSyntax, "string without an end")
+			return nil, d.fail(len(d.raw), errSyntax, "string without an end")
 		case d.raw[i+1] == 'u':
 			r, n, err := d.unicode(i)
 			if err != nil {
@@ -227,13 +227,13 @@ func (d *decoder) escaped(start, i int) ([]byte, error) {
 		default:
 			plain := unescape(d.raw[i+1])
 			if plain == 0 {
-				return nil, d.fail(i, ErrSyntax, "unknown escape \\%c", rune(d.raw[i+1]))
+				return nil, d.fail(i, errSyntax, "unknown escape \\%c", rune(d.raw[i+1]))
 			}
 			out = append(out, plain)
 			i += 2
 		}
 	}
-	return nil, d.fail(len(d.raw), ErrSyntax, "string without an end")
+	return nil, d.fail(len(d.raw), errSyntax, "string without an end")
 }
 
 func unescape(c byte) byte {
@@ -260,9 +260,9 @@ func (d *decoder) unicode(at int) (rune, int, error) {
 	r, ok := hex4(d.raw[at:])
 	switch {
 	case !ok:
-		return 0, 0, d.fail(at, ErrSyntax, "\\u without four hexadecimal digits")
+		return 0, 0, d.fail(at, errSyntax, "\\u without four hexadecimal digits")
 	case r == 0:
-		return 0, 0, d.fail(at, ErrText, "NUL in a string")
+		return 0, 0, d.fail(at, errText, "NUL in a string")
 	case !utf16.IsSurrogate(r):
 		return r, 6, nil
 	}
@@ -270,7 +270,7 @@ func (d *decoder) unicode(at int) (rune, int, error) {
 	if pair := utf16.DecodeRune(r, low); ok && pair != unicode.ReplacementChar {
 		return pair, 12, nil
 	}
-	return 0, 0, d.fail(at, ErrText, "unpaired surrogate \\u%04x", r)
+	return 0, 0, d.fail(at, errText, "unpaired surrogate \\u%04x", r)
 }
 
 func hex4(b []byte) (rune, bool) {

@@ -16,7 +16,7 @@
 //     anything after the document
 //   - a number for an integer that is not written as one, or is out of range
 //   - null for what cannot be absent: strings, numbers, booleans, structs
-//   - documents over [MaxSize] bytes or [MaxDepth] levels
+//   - documents over [MaxSize] bytes or maxDepth levels
 //
 // In objects that are maps, such as annotations, only equal names are refused.
 //
@@ -36,25 +36,25 @@ import (
 const (
 	// MaxSize bounds a document in bytes.
 	MaxSize = 16 << 20
-	// MaxDepth bounds the nesting of objects and arrays.
-	MaxDepth = 64
+	// maxDepth bounds the nesting of objects and arrays.
+	maxDepth = 64
 )
 
-// Reasons for a refusal; each [*Error] wraps one.
+// Reasons for a refusal; each [*decodeError] wraps one.
 var (
-	ErrSyntax    = errors.New("malformed JSON")
-	ErrText      = errors.New("malformed text")
-	ErrDuplicate = errors.New("duplicate member")
-	ErrFolded    = errors.New("ambiguous member name")
-	ErrUnknown   = errors.New("unknown member")
-	ErrType      = errors.New("wrong type")
-	ErrNumber    = errors.New("ambiguous number")
-	ErrSize      = errors.New("document too large")
-	ErrDepth     = errors.New("document nested too deeply")
+	errSyntax    = errors.New("malformed JSON")
+	errText      = errors.New("malformed text")
+	errDuplicate = errors.New("duplicate member")
+	errFolded    = errors.New("ambiguous member name")
+	errUnknown   = errors.New("unknown member")
+	errType      = errors.New("wrong type")
+	errNumber    = errors.New("ambiguous number")
+	errSize      = errors.New("document too large")
+	errDepth     = errors.New("document nested too deeply")
 )
 
-// Error is a document that was refused, with the place of the cause.
-type Error struct {
+// decodeError is a document that was refused, with the place of the cause.
+type decodeError struct {
 	// Line and Column count from 1; Column counts bytes.
 	Line, Column int
 	// Path leads to the value, "process.args[2]"; empty for the document.
@@ -63,14 +63,14 @@ type Error struct {
 	Err error
 }
 
-func (e *Error) Error() string {
+func (e *decodeError) Error() string {
 	if e.Path == "" {
 		return fmt.Sprintf("line %d, column %d: %v", e.Line, e.Column, e.Err)
 	}
 	return fmt.Sprintf("line %d, column %d: %s: %v", e.Line, e.Column, e.Path, e.Err)
 }
 
-func (e *Error) Unwrap() error { return e.Err }
+func (e *decodeError) Unwrap() error { return e.Err }
 
 // Unknown says what happens to members that the Go type does not have.
 type Unknown int
@@ -85,7 +85,7 @@ const (
 // Unmarshal reads the JSON document raw into the value that v points to, as
 // encoding/json does, and refuses what the package comment lists. What the
 // document does not mention keeps its value. After an error v may be filled in
-// part. The error is an [*Error].
+// part. The error is an [*decodeError].
 //
 // Supported are structs, pointers, slices, arrays, maps with string keys,
 // strings, booleans, numbers, any, and types with an UnmarshalJSON or
@@ -94,13 +94,6 @@ const (
 func Unmarshal(raw []byte, v any, unknown Unknown) error {
 	d := decoder{raw: raw, unknown: unknown}
 	return d.document(target(v))
-}
-
-// Check is [Unmarshal] without a type: it refuses whatever is ambiguous in any
-// document.
-func Check(raw []byte) error {
-	d := decoder{raw: raw}
-	return d.document(none)
 }
 
 // step is a part of a path: the name of a member, or the index of an element.

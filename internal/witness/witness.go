@@ -45,8 +45,8 @@ type Query func(r state.Runtime, id string) (c Container, found bool, err error)
 // others, so nothing may be.
 var ErrNoRecord = errors.New("Palisade confined this container and its record is not here")
 
-// NoRecordError is an [ErrNoRecord].
-type NoRecordError struct {
+// noRecordError is an [ErrNoRecord].
+type noRecordError struct {
 	ID string
 	// State is the state directory that was asked, Other the one in which the
 	// container was made, if that is known.
@@ -55,7 +55,7 @@ type NoRecordError struct {
 	Evidence []string
 }
 
-func (e *NoRecordError) Error() string {
+func (e *noRecordError) Error() string {
 	mend := "stop it with its engine, and start it again"
 	where := "state directory " + e.State + " has no record of it"
 	if e.Other != "" && e.Other != e.State {
@@ -66,7 +66,7 @@ func (e *NoRecordError) Error() string {
 }
 
 // Unwrap gives [ErrNoRecord].
-func (e *NoRecordError) Unwrap() error { return ErrNoRecord }
+func (e *noRecordError) Unwrap() error { return ErrNoRecord }
 
 // Annotations that Palisade alone writes begin so; those of requests, which an engine
 // or an image may bring, are no evidence.
@@ -88,13 +88,13 @@ type Verdict struct {
 	Init *state.Process
 }
 
-// Err is the refusal to work with the container: a [*NoRecordError], nil for one
+// Err is the refusal to work with the container: a [*noRecordError], nil for one
 // that is not ours.
 func (v Verdict) Err(dir *state.Dir, id string) error {
 	if !v.Ours {
 		return nil
 	}
-	return &NoRecordError{ID: id, State: dir.Path(), Other: v.Other, Evidence: v.Evidence}
+	return &noRecordError{ID: id, State: dir.Path(), Other: v.Other, Evidence: v.Evidence}
 }
 
 // Ours asks the runtime and the kernel about a container of which dir has no record.
@@ -105,12 +105,12 @@ func Ours(dir *state.Dir, labels []svirt.Record, query Query, r state.Runtime, i
 	if err != nil || !found {
 		return Verdict{}, found, err
 	}
-	v, err = Judge(dir, labels, c)
+	v, err = judge(dir, labels, c)
 	return v, true, err
 }
 
-// Judge is Ours for what a runtime has answered.
-func Judge(dir *state.Dir, labels []svirt.Record, c Container) (Verdict, error) {
+// judge is Ours for what a runtime has answered.
+func judge(dir *state.Dir, labels []svirt.Record, c Container) (Verdict, error) {
 	var v Verdict
 	say := func(format string, args ...any) {
 		v.Ours = true

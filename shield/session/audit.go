@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// Event is one line of the audit log. Each line has the MAC of the line before
+// event is one line of the audit log. Each line has the MAC of the line before
 // it and its own, so no line can be changed, taken out or put in without the
 // service's key; how many there are is kept in the sealed store.
-type Event struct {
+type event struct {
 	Seq     uint64    `json:"seq"`
 	Time    time.Time `json:"time"`
 	Client  string    `json:"client"` // fingerprint of its key
@@ -59,7 +59,7 @@ type auditEnd struct {
 	MAC string `json:"mac"`
 }
 
-func (e *Event) mac(key []byte) (string, error) {
+func (e *event) mac(key []byte) (string, error) {
 	c := *e
 	c.MAC = ""
 	b, err := json.Marshal(c)
@@ -104,7 +104,7 @@ func checkAudit(r io.Reader, key []byte, end auditEnd) (last auditEnd, good int6
 		if err != nil {
 			return last, good, err
 		}
-		var e Event
+		var e event
 		if err := json.Unmarshal(bytes.TrimSpace(line), &e); err != nil {
 			return last, good, fmt.Errorf("line %d: %w", last.Seq+1, err)
 		}
@@ -140,7 +140,7 @@ func (a *audit) cut() error {
 }
 
 // write appends an event and makes it durable before anything is answered.
-func (a *audit) write(e Event) error {
+func (a *audit) write(e event) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e.Seq, e.Prev = a.seq+1, a.last

@@ -116,7 +116,7 @@ func (c *Client) Config(ctx context.Context, name string, evidence func(reportDa
 	if len(n.Nonce) < 16 {
 		return nil, errors.New("service gave a nonce that is too short")
 	}
-	rd, err := ReportData(c.key.Public(), n.Nonce)
+	rd, err := boundData(c.key.Public(), n.Nonce)
 	if err != nil {
 		return nil, err
 	}

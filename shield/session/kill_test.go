@@ -259,7 +259,7 @@ func TestAuditFull(t *testing.T) {
 	a.f = f
 	write := func(want string) {
 		t.Helper()
-		if err := a.write(Event{Action: "test"}); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := a.write(event{Action: "test"}); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}

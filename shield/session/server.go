@@ -109,7 +109,7 @@ func (s *Service) open() error {
 	}
 	var end auditEnd
 	err = s.store.db.View(func(tx *bolt.Tx) error { return s.store.get(tx, bucketMeta, keyAudit, &end) })
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, errNotFound) {
 		return err
 	}
 	s.audit, err = openAudit(filepath.Join(s.o.Dir, "audit.log"), mac, end, func(e auditEnd) error {
@@ -133,7 +133,7 @@ func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	srv := &http.Server{
-		Handler: s.Handler(), TLSConfig: c, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: s.handler(), TLSConfig: c, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
@@ -149,7 +149,7 @@ func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // Handler is the API. Requests must have come over TLS with a client key.
-func (s *Service) Handler() http.Handler {
+func (s *Service) handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]func(*request) (any, error){
 		"POST /v1/nonce":                                 s.nonce,
@@ -170,7 +170,7 @@ type request struct {
 	*http.Request
 	client string
 	pub    crypto.PublicKey
-	event  Event
+	event  event
 }
 
 // httpError is an error with its status.
@@ -207,7 +207,7 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, h func(*request
 	}
 	req.client = fp
 	r.Body = http.MaxBytesReader(w, r.Body, 2<<20)
-	req.event = Event{Time: s.o.Now().UTC(), Client: fp, Action: r.Method + " " + r.Pattern[strings.IndexByte(r.Pattern, '/'):], Session: r.PathValue("name"), Outcome: "allowed"}
+	req.event = event{Time: s.o.Now().UTC(), Client: fp, Action: r.Method + " " + r.Pattern[strings.IndexByte(r.Pattern, '/'):], Session: r.PathValue("name"), Outcome: "allowed"}
 	v, err := h(req)
 	status := http.StatusOK
 	if err != nil {
@@ -241,9 +241,9 @@ func statusOf(err error) int {
 	switch {
 	case errors.As(err, &he):
 		return he.status
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, errNotFound):
 		return http.StatusNotFound
-	case errors.Is(err, ErrExists), errors.Is(err, ErrPredecessor), errors.Is(err, ErrStale):
+	case errors.Is(err, errExists), errors.Is(err, errPredecessor), errors.Is(err, errStale):
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError
@@ -360,7 +360,7 @@ func (s *Service) get(r *request) (any, error) {
 	}
 	if !rec.readable(r.client) {
 		// As if it did not exist: names are the readers' own business.
-		return nil, ErrNotFound
+		return nil, errNotFound
 	}
 	y, err := yaml.Marshal(rec.Session.redacted())
 	if err != nil {
@@ -399,7 +399,7 @@ func (s *Service) config(r *request) (any, error) {
 		return nil, err
 	}
 	rec, err := s.store.session(r.PathValue("name"))
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, errNotFound) {
 		// The same answer as for evidence that does not fit: who is not attested
 		// learns nothing.
 		return nil, refuse(http.StatusForbidden, "evidence refused")
@@ -439,7 +439,7 @@ func (s *Service) verify(a *Attestation, evidence []byte, client crypto.PublicKe
 		}
 		p.Collateral = c
 	}
-	want, err := ReportData(client, n)
+	want, err := boundData(client, n)
 	if err != nil {
 		return attest.Claims{}, err
 	}

@@ -244,7 +244,7 @@ func TestService(t *testing.T) {
 			t.Error("the store shows sessions in clear")
 		}
 	}
-	if _, err := Open(Options{Dir: dir, Key: bytes.Repeat([]byte{8}, 32)}); !errors.Is(err, ErrWrongKey) {
+	if _, err := Open(Options{Dir: dir, Key: bytes.Repeat([]byte{8}, 32)}); !errors.Is(err, errWrongKey) {
 		t.Errorf("with another key: %v", err)
 	}
 

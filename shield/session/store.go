@@ -23,12 +23,12 @@ import (
 
 // Errors of the store.
 var (
-	ErrExists      = errors.New("session exists")
-	ErrNotFound    = errors.New("no such session")
-	ErrPredecessor = errors.New("predecessor is not the present session: it was changed in the meantime")
-	ErrStale       = errors.New("generation does not go up")
-	ErrWrongKey    = errors.New("wrong key for this store")
-	ErrCorrupt     = errors.New("store corrupted")
+	errExists      = errors.New("session exists")
+	errNotFound    = errors.New("no such session")
+	errPredecessor = errors.New("predecessor is not the present session: it was changed in the meantime")
+	errStale       = errors.New("generation does not go up")
+	errWrongKey    = errors.New("wrong key for this store")
+	errCorrupt     = errors.New("store corrupted")
 )
 
 // record is a session as it is kept.
@@ -105,7 +105,7 @@ func openStore(file string, key []byte) (_ *store, err error) {
 		if have := meta.Get(keyCheck); have == nil {
 			return meta.Put(keyCheck, commit)
 		} else if subtle.ConstantTimeCompare(have, commit) != 1 {
-			return ErrWrongKey
+			return errWrongKey
 		}
 		return nil
 	})
@@ -143,7 +143,7 @@ func (s *store) seal(place, plain []byte) ([]byte, error) {
 
 func (s *store) open(place, box []byte) ([]byte, error) {
 	if len(box) < sealSalt {
-		return nil, ErrCorrupt
+		return nil, errCorrupt
 	}
 	a, err := s.aead(box[:sealSalt])
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *store) open(place, box []byte) ([]byte, error) {
 	}
 	plain, err := a.Open(nil, make([]byte, a.NonceSize()), box[sealSalt:], place)
 	if err != nil {
-		return nil, ErrCorrupt
+		return nil, errCorrupt
 	}
 	return plain, nil
 }
@@ -193,7 +193,7 @@ func (s *store) put(tx *bolt.Tx, bucket, key []byte, v any) error {
 func (s *store) get(tx *bolt.Tx, bucket, key []byte, v any) error {
 	box := tx.Bucket(bucket).Get(key)
 	if box == nil {
-		return ErrNotFound
+		return errNotFound
 	}
 	b, err := s.open(place(bucket, key), box)
 	if err != nil {
@@ -207,7 +207,7 @@ func (s *store) get(tx *bolt.Tx, bucket, key []byte, v any) error {
 func (s *store) session(name string) (r record, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error { return s.get(tx, bucketSessions, s.mac(name), &r) })
 	if err == nil && r.Session.Name != name {
-		err = ErrCorrupt
+		err = errCorrupt
 	}
 	return r, err
 }
@@ -230,7 +230,7 @@ func (s *store) list() (out []record, err error) {
 // create stores a new session.
 func (s *store) create(n *Session, creator string, now time.Time) (r record, err error) {
 	if n.Predecessor != "" {
-		return r, ErrPredecessor
+		return r, errPredecessor
 	}
 	r = record{Session: *n, Hash: n.Hash(), Created: now, Updated: now, Creator: creator}
 	if err := r.fill(nil); err != nil {
@@ -239,7 +239,7 @@ func (s *store) create(n *Session, creator string, now time.Time) (r record, err
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		k := s.mac(n.Name)
 		if tx.Bucket(bucketSessions).Get(k) != nil {
-			return ErrExists
+			return errExists
 		}
 		return s.put(tx, bucketSessions, k, &r)
 	})
@@ -259,7 +259,7 @@ func (s *store) update(n *Session, allowed func(*record) error, now time.Time) (
 			return err
 		}
 		if n.Predecessor != old.Hash {
-			return ErrPredecessor
+			return errPredecessor
 		}
 		r = record{Session: *n, Hash: n.Hash(), Created: old.Created, Updated: now, Creator: old.Creator}
 		if err := r.fill(&old); err != nil {
@@ -328,7 +328,7 @@ func goesUp(was, is string) error {
 		return err
 	}
 	if b.Generation < a.Generation || b.Generation == a.Generation && b.Digest != a.Digest {
-		return fmt.Errorf("%w: %d is known, %d was given", ErrStale, a.Generation, b.Generation)
+		return fmt.Errorf("%w: %d is known, %d was given", errStale, a.Generation, b.Generation)
 	}
 	return nil
 }
@@ -346,7 +346,7 @@ func (s *store) advance(name, volume, root string, allowed func(*record) error) 
 		}
 		was, ok := r.Roots[volume]
 		if !ok {
-			return fmt.Errorf("%w: no volume %s in session %s", ErrNotFound, volume, name)
+			return fmt.Errorf("%w: no volume %s in session %s", errNotFound, volume, name)
 		}
 		if was != "" {
 			if err := goesUp(was, root); err != nil {
@@ -367,7 +367,7 @@ func (s *store) advance(name, volume, root string, allowed func(*record) error) 
 func (s *store) secret(key []byte, make func() ([]byte, error)) (v []byte, err error) {
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		err := s.get(tx, bucketMeta, key, &v)
-		if !errors.Is(err, ErrNotFound) {
+		if !errors.Is(err, errNotFound) {
 			return err
 		}
 		if v, err = make(); err != nil {

@@ -134,9 +134,9 @@ func clientTLS(key crypto.Signer, server string) (*tls.Config, error) {
 	}, nil
 }
 
-// ReportData is what evidence has to bind: the key of the connection over which it
+// boundData is what evidence has to bind: the key of the connection over which it
 // is presented, and the nonce that the service gave over the same connection.
-func ReportData(clientKey crypto.PublicKey, nonce []byte) ([64]byte, error) {
+func boundData(clientKey crypto.PublicKey, nonce []byte) ([64]byte, error) {
 	b, err := x509.MarshalPKIXPublicKey(clientKey)
 	if err != nil {
 		return [64]byte{}, err

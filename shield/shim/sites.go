@@ -38,10 +38,10 @@ const (
 	context = 24        // instructions before a site in which its number must be set
 )
 
-// FindSites disassembles the 64-bit x86 ELF file around every system call in it.
+// findSites disassembles the 64-bit x86 ELF file around every system call in it.
 // A site is listed only when the code before it sets rax (so that data between the
 // code is left alone), and a cave only when nothing known leads into it.
-func FindSites(r io.ReaderAt) (Sites, error) {
+func findSites(r io.ReaderAt) (Sites, error) {
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return Sites{}, fmt.Errorf("read ELF: %w", err)
@@ -306,7 +306,7 @@ func Facts(_ string, r io.ReaderAt, _ int64) ([]byte, error) {
 	if _, err := r.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
 		return nil, nil
 	}
-	sites, err := FindSites(r)
+	sites, err := findSites(r)
 	if err != nil {
 		return nil, nil // damaged or foreign code is a file like any other
 	}

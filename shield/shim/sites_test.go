@@ -31,7 +31,7 @@ func TestConfirmFindSites(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		sites, err := FindSites(f)
+		sites, err := findSites(f)
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
@@ -90,7 +90,7 @@ func FuzzFindSites(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte("\x7fELF"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		sites, err := FindSites(bytes.NewReader(b))
+		sites, err := findSites(bytes.NewReader(b))
 		if err != nil {
 			return
 		}

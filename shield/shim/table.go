@@ -86,7 +86,7 @@ func (s *tables) answer(f *os.File) []byte {
 	}
 	s.mu.Unlock()
 	t.once.Do(func() {
-		sites, err := FindSites(f)
+		sites, err := findSites(f)
 		if err != nil {
 			sites = Sites{} // not code that we know: the signal catches its calls
 		}

@@ -15,22 +15,10 @@ import (
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
 	"github.com/google/go-configfs-tsm/report"
-
-	"github.com/palisade-sec/palisade/shield/attest"
 )
 
 // ErrNone says that this machine offers no trusted environment.
 var ErrNone = errors.New("no trusted environment here")
-
-// Detect says which interface evidence would come from: the kind of environment,
-// or ErrNone with what is missing.
-func Detect() (attest.TEE, error) {
-	s := Machine{"/"}.Status()
-	if s.Evidence == "" {
-		return "", fmt.Errorf("%w: %s", ErrNone, s.Missing)
-	}
-	return s.Evidence, nil
-}
 
 // Evidence gets evidence that binds the report data.
 func Evidence(reportData [64]byte) ([]byte, error) {

@@ -21,8 +21,8 @@ import (
 	"github.com/palisade-sec/palisade/shield/sealfs"
 )
 
-// ErrLocked says that another process has the volume open in a way that excludes this one.
-var ErrLocked = errors.New("volume is in use by another process")
+// errLocked says that another process has the volume open in a way that excludes this one.
+var errLocked = errors.New("volume is in use by another process")
 
 // File is a volume file under its lock. It is a [sealfs.Device].
 type File struct{ *os.File }
@@ -52,7 +52,7 @@ func (f *File) Sync() error {
 }
 
 // Open opens a volume file, with a shared lock for reading or an exclusive one
-// for writing. It fails at once with ErrLocked when it cannot have the lock.
+// for writing. It fails at once with errLocked when it cannot have the lock.
 func Open(name string, write bool) (*File, error) {
 	mode, lock := os.O_RDONLY, unix.LOCK_SH
 	if write {
@@ -79,7 +79,7 @@ func Open(name string, write bool) (*File, error) {
 func flock(f *os.File, how int) error {
 	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s: %w", f.Name(), ErrLocked)
+		return fmt.Errorf("%s: %w", f.Name(), errLocked)
 	}
 	return err
 }
@@ -179,15 +179,15 @@ func ReadKey(name string) (key []byte, open bool, err error) {
 	if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
 		open = fi.Mode().Perm()&0o077 != 0
 	}
-	key, err = ParseKey(b)
+	key, err = parseKey(b)
 	if err != nil {
 		return nil, open, fmt.Errorf("key file %s: %w", name, err)
 	}
 	return key, open, nil
 }
 
-// ParseKey decodes the content of a key file.
-func ParseKey(b []byte) ([]byte, error) {
+// parseKey decodes the content of a key file.
+func parseKey(b []byte) ([]byte, error) {
 	if len(b) == sealfs.KeySize {
 		return append([]byte(nil), b...), nil
 	}

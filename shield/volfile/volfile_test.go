@@ -222,7 +222,7 @@ func TestLock(t *testing.T) {
 	if err != nil {
 		t.Errorf("two readers: %v", err)
 	}
-	if _, err := Open(file, true); !errors.Is(err, ErrLocked) {
+	if _, err := Open(file, true); !errors.Is(err, errLocked) {
 		t.Errorf("a writer beside readers: %v", err)
 	}
 	r1.Close()
@@ -232,7 +232,7 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if _, err := Open(file, false); !errors.Is(err, ErrLocked) {
+	if _, err := Open(file, false); !errors.Is(err, errLocked) {
 		t.Errorf("a reader beside a writer: %v", err)
 	}
 	if _, err := Open(t.TempDir(), false); err == nil {
@@ -245,12 +245,12 @@ func TestKey(t *testing.T) {
 		string(key), hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)) + "\n", base64.StdEncoding.EncodeToString(key) + "\r\n",
 		base64.RawURLEncoding.EncodeToString(key),
 	} {
-		if got, err := ParseKey([]byte(s)); err != nil || !bytes.Equal(got, key) {
+		if got, err := parseKey([]byte(s)); err != nil || !bytes.Equal(got, key) {
 			t.Errorf("%q: %x, %v", s, got, err)
 		}
 	}
 	for _, s := range []string{"", "short", strings.Repeat("z", 64), hex.EncodeToString(key[:31]), string(key) + "x", strings.Repeat("\n", 33)} {
-		if k, err := ParseKey([]byte(s)); err == nil {
+		if k, err := parseKey([]byte(s)); err == nil {
 			t.Errorf("%q gives %x", s, k)
 		} else if strings.Contains(err.Error(), "zzz") {
 			t.Errorf("the error shows the key: %v", err)

@@ -25,8 +25,8 @@ import (
 	"github.com/palisade-sec/palisade/svirt"
 )
 
-// LockTimeout bounds how long one transaction waits for the others.
-const LockTimeout = 30 * time.Second
+// lockTimeout bounds how long one transaction waits for the others.
+const lockTimeout = 30 * time.Second
 
 // ErrLocked says that another process has the file and does not give it away:
 // one that [Own]s it.
@@ -48,7 +48,7 @@ type Registry struct {
 
 // Open returns the store in the file at path; the file is made when it is first
 // written. The folder must exist.
-func Open(path string) *Registry { return &Registry{path: path, timeout: LockTimeout} }
+func Open(path string) *Registry { return &Registry{path: path, timeout: lockTimeout} }
 
 // WithTimeout returns the store with another bound on waiting for the lock;
 // beyond it, transactions fail with [ErrLocked].

@@ -239,7 +239,7 @@ func TestLocked(t *testing.T) {
 	if err := errors.Join(short.WithTimeout(time.Minute).Check(), o.Close()); err != nil {
 		t.Error(err)
 	}
-	if err := o.Update(func(svirt.Tx) error { return nil }); !errors.Is(err, ErrClosed) {
+	if err := o.Update(func(svirt.Tx) error { return nil }); !errors.Is(err, errClosed) {
 		t.Errorf("after the end: %v", err)
 	}
 }

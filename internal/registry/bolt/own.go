@@ -18,8 +18,8 @@ import (
 // long the first of them waits for the last.
 const maxGroup = 256
 
-// ErrClosed says that the store was closed.
-var ErrClosed = errors.New("label registry is closed")
+// errClosed says that the store was closed.
+var errClosed = errors.New("label registry is closed")
 
 // Owned is a [svirt.Store] that keeps its file to itself. Transactions that come
 // in while one is being written are committed together with one flush to disk,
@@ -156,7 +156,7 @@ func (o *Owned) Update(fn func(svirt.Tx) error) error {
 	select {
 	case o.incoming <- p:
 	case <-o.stop:
-		return ErrClosed
+		return errClosed
 	}
 	select {
 	case <-p.done:
@@ -167,7 +167,7 @@ func (o *Owned) Update(fn func(svirt.Tx) error) error {
 		case <-p.done:
 			return p.err
 		default:
-			return ErrClosed
+			return errClosed
 		}
 	}
 }

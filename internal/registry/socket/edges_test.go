@@ -66,14 +66,14 @@ func TestRights(t *testing.T) {
 		"reserve": false, "bind": false, "drain": false, "release": false, "reconcile": false, "expire": false, "": false, "nosuch": false, "List": false,
 	} {
 		s := &spy{}
-		ans := handle(request{Version: Version, Op: op, ID: "web", Claim: claim}, s, false)
+		ans := handle(request{Version: protocolVersion, Op: op, ID: "web", Claim: claim}, s, false)
 		switch {
 		case reads && ans.Error != "":
 			t.Errorf("%q without the right: %+v", op, ans)
 		case !reads && (ans.Kind != "denied" || ans.Error != ErrDenied.Error() || len(s.asked) > 0):
 			t.Errorf("%q without the right: %+v, and it was asked %q", op, ans, s.asked)
 		}
-		for _, version := range []int{0, Version + 1, -1} {
+		for _, version := range []int{0, protocolVersion + 1, -1} {
 			s := &spy{}
 			if ans := handle(request{Version: version, Op: op, ID: "web", Claim: claim}, s, true); ans.Kind != "protocol" || len(s.asked) > 0 {
 				t.Errorf("%q of version %d: %+v, and it was asked %q", op, version, ans, s.asked)
@@ -82,7 +82,7 @@ func TestRights(t *testing.T) {
 	}
 	s := &spy{}
 	for _, req := range []request{{Op: "reserve"}, {Op: "nosuch"}, {Op: ""}} {
-		req.Version = Version
+		req.Version = protocolVersion
 		if ans := handle(req, s, true); ans.Error == "" || ans.Kind != "" || len(s.asked) > 0 {
 			t.Errorf("%+v: %+v, and it was asked %q", req, ans, s.asked)
 		}

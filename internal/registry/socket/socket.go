@@ -31,8 +31,8 @@ import (
 	"github.com/palisade-sec/palisade/svirt"
 )
 
-// Version is that of the protocol.
-const Version = 1
+// protocolVersion is that of the protocol.
+const protocolVersion = 1
 
 // maxLine bounds a request and an answer; a list of half a million labels is
 // about 100 MiB.
@@ -198,8 +198,8 @@ func mayChange(c net.Conn) bool {
 }
 
 func handle(req request, a svirt.Authority, may bool) answer {
-	if req.Version != Version {
-		return failure(fmt.Errorf("protocol %d, not %d: %w", req.Version, Version, ErrProtocol))
+	if req.Version != protocolVersion {
+		return failure(fmt.Errorf("protocol %d, not %d: %w", req.Version, protocolVersion, ErrProtocol))
 	}
 	if req.Op != "list" && req.Op != "check" && req.Op != "ping" && !may {
 		return failure(ErrDenied)
@@ -318,7 +318,7 @@ func (c *Client) Close() error {
 }
 
 func (c *Client) ask(req request) (answer, error) {
-	req.Version = Version
+	req.Version = protocolVersion
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn == nil {
