@@ -183,6 +183,7 @@ func (c *Container) verified(pid int) error {
 		return err
 	}
 	c.Init, c.VerifiedAt = &init, time.Now().UTC()
+	c.Asked.Others = nil // the workload may mount what it likes where it may
 	return c.Save()
 }
 
