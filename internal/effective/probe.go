@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,7 +169,7 @@ func probe(proc string, t *table, asked State, ownNamespace bool) (*found, error
 	}
 	if asked.Others != nil {
 		if err := f.nodes(root); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := f.kernelPaths(root); err != nil {

@@ -171,9 +171,9 @@ func recordFaults() []fault {
 	out[len(out)-1].mend = func(t *testing.T, p *place) { check(t, os.Chmod(p.state, 0o711)) }
 	add("labels absent", false, func(t *testing.T, p *place) { check(t, os.Remove(p.state+"/labels.db")) })
 	add("labels damaged", false, func(t *testing.T, p *place) {
-		out[len(out)-1].keeps = "its label cannot be given back"
 		check(t, os.WriteFile(p.state+"/labels.db", bytes.Repeat([]byte("x"), 1<<15), 0o600))
 	})
+	out[len(out)-1].keeps = "its label cannot be given back"
 	return out
 }
 
