@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,7 +132,7 @@ func Destroy(r state.Runtime, id string) error {
 		return nil
 	}
 	if _, found, err := Query(r, id); err == nil && !found {
-		return nil
+		return removeUnfinished(r, id)
 	}
 	var stderr bytes.Buffer
 	cmd := command(r, "delete", "--force", id)
@@ -140,6 +141,26 @@ func Destroy(r state.Runtime, id string) error {
 		return fmt.Errorf("%s delete %s: %w: %s", filepath.Base(r.Path), id, err, LastLine(stderr.Bytes()))
 	}
 	return nil
+}
+
+// removeUnfinished removes the folder of a container that a runtime was killed over
+// before it had written what it knows of it. The runtime itself does not find such a
+// container, and refuses to make another one of the ID.
+//
+// Source: runc libcontainer/factory_linux.go, Create; crun src/libcrun/status.c,
+// libcrun_write_container_status.
+func removeUnfinished(r state.Runtime, id string) error {
+	root, err := Root(r.Path, r.Root)
+	if err != nil || !state.ValidID(id) {
+		return err
+	}
+	folder := filepath.Join(root, id)
+	for _, known := range []string{"state.json", "status"} {
+		if _, err := os.Lstat(filepath.Join(folder, known)); !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	return os.RemoveAll(folder)
 }
 
 // LastLine is the last line of what a runtime said, without the decoration of

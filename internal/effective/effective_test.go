@@ -104,6 +104,7 @@ func askedState() State {
 			{Destination: "/dev/host", Bind: true, Recursive: true, Dev: 9, Ino: 9},
 			{Destination: "/dev/flat", Bind: true, Dev: 9, Ino: 10},
 		},
+		Others:  []string{"/before", "/process"},
 		Devices: []Mount{{Destination: "/dev/fuse", Kind: KindChar, Device: Device{10, 229}}},
 		FDs:     1, Namespaces: []string{"mnt", "pid"},
 	}
@@ -239,7 +240,7 @@ var comparisons = []struct {
 	{"Mounts", "in /dev", func(s *State) { s.mount(Mount{Destination: "/dev/x", Point: "/dev/x", Type: "tmpfs"}) }, "mounts"},
 	{"Mounts", "below a bind that is not recursive", func(s *State) { s.mount(Mount{Destination: "/dev/flat/x", Point: "/dev/flat/x", Type: "tmpfs"}) }, "mounts"},
 	{"Mounts", "below a recursive bind", func(s *State) { s.mount(Mount{Destination: "/dev/host/x", Point: "/dev/host/x", Type: "tmpfs"}) }, ""},
-	{"Mounts", "elsewhere", func(s *State) { s.mount(Mount{Destination: "/process", Point: "/process", Type: "tmpfs"}) }, ""},
+	{"Mounts", "where it may be", func(s *State) { s.mount(Mount{Destination: "/process", Point: "/process", Type: "tmpfs"}) }, ""},
 	{"Mounts", "a node for /dev/zero", func(s *State) {
 		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "devtmpfs", Kind: KindChar, Device: Device{1, 5}})
 	}, ""},
@@ -280,6 +281,21 @@ var comparisons = []struct {
 	{"Devices", "a link", func(s *State) { s.Devices[0] = Mount{Destination: "/dev/null", Kind: KindLink} }, "mounts"},
 	{"Devices", "another", func(s *State) { s.Devices[0].Device.Minor = 1 }, "mounts"},
 	{"Devices", "of another kind", func(s *State) { s.Devices[1].Device.Major = 4 }, "mounts"},
+	{"Devices", "nobody asked for it", func(s *State) {
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: KindChar, Device: Device{1, 11}})
+	}, "mounts"},
+	{"Devices", "asked for", func(s *State) {
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: KindChar, Device: Device{10, 229}})
+	}, ""},
+	{"Devices", "asked for as another", func(s *State) {
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: KindChar, Device: Device{1, 1}})
+	}, "mounts"},
+	{"Mounts", "nobody asked for it", func(s *State) {
+		s.Mounts = append(s.Mounts, Mount{Destination: "/etc/x", Point: "/etc/x", Type: "ext4", Dev: 5, Ino: 5, Kind: KindFolder})
+	}, "mounts"},
+	{"Mounts", "it was below the root before", func(s *State) {
+		s.Mounts = append(s.Mounts, Mount{Destination: "/before", Point: "/before", Type: "ext4", Dev: 5, Ino: 5, Kind: KindFolder})
+	}, ""},
 	{"Devices", "none", func(s *State) { s.Devices = nil }, ""},
 	{"Links", "/dev", func(s *State) { s.Links = []string{"/dev"} }, "mounts"},
 	{"Outside", "root", func(s *State) { s.Outside = []string{"root"} }, "root"},
@@ -294,7 +310,7 @@ var comparisons = []struct {
 }
 
 // notCompared are members that say what was asked and not what is found.
-var notCompared = map[string]string{"FDs": "how many descriptors of Descriptors are passed on purpose"}
+var notCompared = map[string]string{"FDs": "how many descriptors of Descriptors are passed on purpose", "Others": "what may be mounted without being asked for"}
 
 func TestCompare(t *testing.T) {
 	if m := Compare(askedState(), foundState()); len(m) != 0 {

@@ -207,7 +207,14 @@ func compareMounts(asked, found State) []Mismatch {
 		add(l, "no link", "a link", "what is at the path is not what was mounted or made there")
 	}
 	for _, d := range found.Devices {
-		if want := devices[d.Destination]; d.Kind != KindChar || d.Device != want {
+		want, usual := devices[d.Destination]
+		if !usual {
+			if asked.Others != nil && !slices.ContainsFunc(asked.Devices, func(a Mount) bool { return a.Destination == d.Destination && a.Device == d.Device }) {
+				add(d.Destination, "nothing", fmt.Sprintf("%s %d:%d", d.Kind, d.Device.Major, d.Device.Minor), "nobody asked for the device")
+			}
+			continue
+		}
+		if d.Kind != KindChar || d.Device != want {
 			add(d.Destination, fmt.Sprintf("character device %d:%d", want.Major, want.Minor), d.Kind+fmt.Sprintf(" %d:%d", d.Device.Major, d.Device.Minor), "another file is in the place of a device")
 		}
 	}
@@ -252,7 +259,7 @@ func compareMounts(asked, found State) []Mismatch {
 		}
 	}
 	for _, m := range found.Mounts {
-		if m.Point == "" || !inKernelFolder(m.Point) {
+		if m.Point == "" || m.Point == "/" || !inKernelFolder(m.Point) && (asked.Others == nil || slices.Contains(asked.Others, m.Point)) {
 			continue
 		}
 		covers := func(paths []string) bool {

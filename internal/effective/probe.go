@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -166,6 +167,11 @@ func probe(proc string, t *table, asked State, ownNamespace bool) (*found, error
 	if err := f.mountsAt(root, t, asked); err != nil {
 		return nil, err
 	}
+	if asked.Others != nil {
+		if err := f.nodes(root); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.kernelPaths(root); err != nil {
 		return nil, err
 	}
@@ -279,7 +285,7 @@ func (f *found) mountsAt(root *node, t *table, asked State) error {
 		seen[m.Point] = true
 	}
 	for _, i := range t.list {
-		if seen[i.Mountpoint] && !t.hidden(i) || !inKernelFolder(i.Mountpoint) {
+		if seen[i.Mountpoint] && !t.hidden(i) || !inKernelFolder(i.Mountpoint) && asked.Others == nil {
 			continue
 		}
 		m, err := mountAt(root, t, i.Mountpoint, unix.O_NOFOLLOW)
@@ -361,6 +367,36 @@ func (f *found) kernelPaths(root *node) error {
 		if n.kind() == KindLink {
 			f.links = append(f.links, "/dev/console")
 		}
+		n.close()
+	}
+	return nil
+}
+
+// nodes lists the devices in /dev that are not usual.
+func (f *found) nodes(root *node) error {
+	dev, err := at(root, "/dev", unix.O_NOFOLLOW|unix.O_DIRECTORY)
+	if absent(err) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer dev.close()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dev.fd))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		p := "/dev/" + e.Name()
+		if e.Type()&fs.ModeDevice == 0 || slices.Contains(deviceNames, p) || p == "/dev/console" || p == "/dev/ptmx" {
+			continue
+		}
+		n, err := at(root, p, unix.O_NOFOLLOW)
+		if absent(err) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		f.devices = append(f.devices, Mount{Destination: p, Kind: n.kind(), Device: n.device()})
 		n.close()
 	}
 	return nil

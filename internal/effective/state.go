@@ -18,6 +18,7 @@ package effective
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -57,7 +58,11 @@ type State struct {
 	// Mounts are asked for, or found: what is at the destinations that were asked
 	// for, and mounts at and below /proc, /sys and /dev. Nil are not asked about.
 	Mounts []Mount `json:"mounts"`
-	// Devices are asked for beside the usual ones, or the usual ones as found.
+	// Others are further places outside of these folders where something may be
+	// mounted. Nil is not asked about: hooks mount what they like, and so does a
+	// container that runs.
+	Others []string `json:"others,omitempty"`
+	// Devices are asked for beside the usual ones, or those that are found.
 	Devices []Mount `json:"devices"`
 	// Links are those of /proc, /sys, /dev and /dev/console that are links.
 	Links []string `json:"links"`
@@ -155,6 +160,7 @@ func Asked(s *specs.Spec) State {
 func (st State) ForProcess(p *specs.Process) State {
 	st.Capabilities = CapabilitiesOf(p)
 	st.UID, st.GID, st.Groups = p.User.UID, p.User.GID, groups(p)
+	st.Others = nil // it may have mounted something since
 	return st
 }
 
@@ -262,6 +268,36 @@ func (st *State) AskMounts(s *specs.Spec, bundle string) error {
 				kind = KindBlock
 			}
 			st.Devices = append(st.Devices, Mount{Destination: path.Clean(d.Path), Kind: kind, Device: Device{uint32(d.Major), uint32(d.Minor)}})
+		}
+	}
+	if h := s.Hooks; h == nil || len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer) == 0 {
+		return st.askOthers(s.Root)
+	}
+	return nil
+}
+
+// askOthers names what may be mounted without standing in the configuration: what is
+// mounted below the root already, and the socket that systemd waits at.
+func (st *State) askOthers(root *specs.Root) error {
+	st.Others = []string{}
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		st.Others = append(st.Others, "/run/notify", "/run/notify/notify.sock")
+	}
+	if root == nil {
+		return nil
+	}
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	t, err := readTable(f)
+	if err != nil {
+		return err
+	}
+	for _, m := range t.list {
+		if rest, ok := strings.CutPrefix(m.Mountpoint, path.Clean(root.Path)+"/"); ok {
+			st.Others = append(st.Others, "/"+rest)
 		}
 	}
 	return nil

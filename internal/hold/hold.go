@@ -14,6 +14,8 @@
 package hold
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +24,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +34,8 @@ import (
 var (
 	// ErrForeign says that another program than the last step was executed first.
 	ErrForeign = errors.New("another program than the last step was executed first")
+	// ErrExchanged says that the last step was given another configuration.
+	ErrExchanged = errors.New("the last step was given another configuration than the one that was handed over")
 	// ErrTimeout says that the workload was not executed in time.
 	ErrTimeout = errors.New("the workload was not executed in time")
 	// ErrCancelled says that [Expect.Cancel] was closed first.
@@ -60,6 +65,9 @@ type Expect struct {
 	// Step is the last step; zero when there is none, and the first program is
 	// the workload.
 	Step Identity
+	// Config is the configuration of the last step, which it finds behind its own
+	// descriptor; zero for one that is not compared.
+	Config Identity
 	// Inside reports whether a process is inside the container. Only followed
 	// processes are asked about; nil means that every program counts.
 	Inside func(pid int) bool
@@ -400,7 +408,7 @@ func (h *Hold) executed(pid int, t *tracee) (workload bool, err error) {
 		return false, nil
 	case !step.IsZero() && exe == step:
 		t.step = true
-		return false, nil
+		return false, h.configured(pid)
 	case h.expect.Early != nil && h.expect.Early(pid):
 		t.hook = true
 		return false, nil
@@ -413,6 +421,88 @@ func (h *Hold) executed(pid int, t *tracee) (workload bool, err error) {
 	}
 	name, _ := os.Readlink(proc(pid, "exe"))
 	return false, fmt.Errorf("%q: %w", name, ErrForeign)
+}
+
+// configured compares the configuration that the last step is about to read.
+func (h *Hold) configured(pid int) error {
+	if h.expect.Config.IsZero() {
+		return nil
+	}
+	fd, err := ownDescriptor(pid)
+	if err != nil {
+		return fmt.Errorf("descriptor of the last step: %w", err)
+	}
+	var st unix.Stat_t
+	switch err := unix.Stat(proc(pid, "fd/"+strconv.Itoa(fd+1)), &st); {
+	case err != nil && err != unix.ENOENT:
+		return &os.PathError{Op: "stat", Path: proc(pid, "fd/"+strconv.Itoa(fd+1)), Err: err}
+	case err != nil, (Identity{st.Dev, st.Ino}) != h.expect.Config:
+		return fmt.Errorf("descriptor %d: %w", fd+1, ErrExchanged)
+	}
+	return nil
+}
+
+// ownDescriptor is the number that the last step takes for its own: that of the path
+// by which it was executed, or of its first argument.
+func ownDescriptor(pid int) (int, error) {
+	path, err := executedAs(pid)
+	if err != nil {
+		return 0, err
+	}
+	number, ok := strings.CutPrefix(path, "/proc/self/fd/")
+	if fd, err := strconv.Atoi(number); ok && err == nil && fd >= 0 {
+		return fd, nil
+	}
+	b, err := readSome(proc(pid, "cmdline"), 0)
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := bytes.Cut(b, []byte{0})
+	number, ok = strings.CutPrefix(string(first), "/proc/self/fd/")
+	fd, err := strconv.Atoi(number)
+	if !ok || err != nil || fd < 0 {
+		return 0, fmt.Errorf("executed as %q, first argument %q: %w", path, first, ErrExchanged)
+	}
+	return fd, nil
+}
+
+// executedAs is the path that execve was given.
+//
+// Source: fs/binfmt_elf.c, create_elf_tables (AT_EXECFN).
+func executedAs(pid int) (string, error) {
+	b, err := readSome(proc(pid, "auxv"), 0)
+	if err != nil {
+		return "", err
+	}
+	const entry, atExecFn = 16, 31
+	for ; len(b) >= entry; b = b[entry:] {
+		if binary.NativeEndian.Uint64(b) != atExecFn {
+			continue
+		}
+		s, err := readSome(proc(pid, "mem"), int64(binary.NativeEndian.Uint64(b[8:])))
+		if err != nil {
+			return "", err
+		}
+		name, _, _ := bytes.Cut(s, []byte{0})
+		return string(name), nil
+	}
+	return "", errors.New("the kernel does not say by which path")
+}
+
+// readSome reads the beginning of a file of /proc from an offset on.
+func readSome(name string, at int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const most = 4096
+	b := make([]byte, most)
+	n, err := f.ReadAt(b, at)
+	if n == 0 && err != nil {
+		return nil, err
+	}
+	return b[:n], nil
 }
 
 func proc(pid int, name string) string { return filepath.Join("/proc", strconv.Itoa(pid), name) }

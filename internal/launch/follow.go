@@ -44,7 +44,7 @@ func (h *Host) Follow(c *state.Container, m Maker) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	held := hold.New(hold.Expect{Step: c.Handed, Inside: inside, Timeout: m.Timeout, Cancel: m.Cancel})
+	held := hold.New(hold.Expect{Step: c.Handed, Config: c.HandedConfig, Inside: inside, Timeout: m.Timeout, Cancel: m.Cancel})
 	defer held.Close()
 	fail := func(err error) (int, error) {
 		held.Kill()

@@ -80,12 +80,15 @@ func (c *Container) Create(rt Runtime, m Making) (int, error) {
 	return 0, nil
 }
 
-// destroyLeft ends what a runtime that was killed has left. One that failed by
-// itself cleans up by itself, and may have failed because the container is another's.
+// destroyLeft ends what a runtime that failed has left. It may have failed because
+// the container is another's: what is ours has our bundle.
 func (c *Container) destroyLeft(code int) error {
 	const killed = 128
 	if code < killed {
-		return nil
+		st, found, err := delegate.Query(c.Runtime, c.ID)
+		if err != nil || !found || st.Bundle != c.Path("bundle") {
+			return nil // what failed is told by the runtime
+		}
 	}
 	return delegate.Destroy(c.Runtime, c.ID)
 }
@@ -135,7 +138,7 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, c.Undo(err)
 	}
-	expect := hold.Expect{Step: c.Handed, Hooks: m.Hooks}
+	expect := hold.Expect{Step: c.Handed, Config: c.HandedConfig, Hooks: m.Hooks}
 	if expect.Inside, expect.Early, err = insideNew(); err != nil {
 		return Outcome{}, c.Undo(err)
 	}
@@ -180,6 +183,7 @@ func (c *Container) verified(pid int) error {
 		return err
 	}
 	c.Init, c.VerifiedAt = &init, time.Now().UTC()
+	c.Asked.Others = nil // the workload may mount what it likes where it may
 	return c.Save()
 }
 
@@ -209,7 +213,7 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 	this := &Container{Container: c, host: h}
 	out, err := held{
 		runtime: rt, init: c.Init.PID,
-		expect: hold.Expect{Step: c.Handed},
+		expect: hold.Expect{Step: c.Handed, Config: c.HandedConfig},
 		// A runtime that fails may have let the process go all the same.
 		waits: func() (bool, error) {
 			st, found, err := delegate.Query(c.Runtime, c.ID)
@@ -238,8 +242,10 @@ type Added struct {
 	config      *laststep.Config
 	step        handedOver
 	handed      hold.Identity
-	passed      int // descriptors that the caller passes on
-	file        string
+	// handedConfig is the configuration of the last step.
+	handedConfig hold.Identity
+	passed       int // descriptors that the caller passes on
+	file         string
 }
 
 // firstPassed is the first descriptor that is passed on.
@@ -278,7 +284,7 @@ func (a *Added) Edited(raw []byte, p *specs.Process) (path string, files []*os.F
 	a.asked = a.asked.ForProcess(p)
 	if a.config != nil {
 		a.config.Capabilities = kept(a.asked.Capabilities)
-		if a.step, a.handed, err = openStep(a.config, bundle.StepLabel(a.host.Target)); err != nil {
+		if a.step, a.handed, a.handedConfig, err = openStep(a.config, bundle.StepLabel(a.host.Target)); err != nil {
 			return "", nil, err
 		}
 	}
@@ -320,7 +326,7 @@ func (a *Added) Run(rt Runtime, p *specs.Process) (Outcome, error) {
 	a.asked.FDs = a.passed
 	out, err := held{
 		runtime:  rt,
-		expect:   hold.Expect{Step: a.handed, Inside: inside},
+		expect:   hold.Expect{Step: a.handed, Config: a.handedConfig, Inside: inside},
 		verify:   func(pid int) error { return a.host.verify(pid, a.asked, !a.handed.IsZero()) },
 		released: a.Close,
 	}.run()

@@ -18,18 +18,20 @@ import (
 // runtime inherits.
 type handedOver struct{ program, config, lock *os.File }
 
-func openStep(step *laststep.Config, label string) (s handedOver, id hold.Identity, err error) {
+func openStep(step *laststep.Config, label string) (s handedOver, program, config hold.Identity, err error) {
 	if s.program, err = handover.Program(label); err != nil {
-		return s, id, err
+		return s, program, config, err
 	}
-	if s.config, err = handover.Config(step, label); err != nil {
+	if s.config, err = handover.Config(step, label); err == nil {
+		config, err = hold.Of(s.config)
+	}
+	if err == nil {
+		program, err = hold.Of(s.program)
+	}
+	if err != nil {
 		s.close()
-		return s, id, err
 	}
-	if id, err = hold.Of(s.program); err != nil {
-		s.close()
-	}
-	return s, id, err
+	return s, program, config, err
 }
 
 func (s handedOver) files() []*os.File {
@@ -60,7 +62,7 @@ func (c *Container) handOver(r Request) error {
 	step.Gate, step.Stderr = r.Gate, r.Stderr
 	step.Capabilities = kept(c.Asked.Capabilities)
 	var err error
-	c.step, c.Handed, err = openStep(step, c.Plan.StepLabel)
+	c.step, c.Handed, c.HandedConfig, err = openStep(step, c.Plan.StepLabel)
 	return err
 }
 

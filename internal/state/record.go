@@ -99,6 +99,8 @@ type Record struct {
 	// executed from, as the kernel names it; both are empty without one.
 	Step   string        `json:"step"`
 	Handed hold.Identity `json:"handed"`
+	// HandedConfig is the file that the last step reads what it does from.
+	HandedConfig hold.Identity `json:"handed_config"`
 	// VerifiedAt is when what is in force was compared with what was asked for,
 	// right before the workload's first instruction; zero before that.
 	VerifiedAt time.Time `json:"verified_at"`

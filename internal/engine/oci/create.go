@@ -52,12 +52,15 @@ func (w *wrapper) create() (int, error) {
 	if err != nil {
 		return 0, c.Undo(err)
 	}
+	before := w.log.size()
 	if w.call.Role() == Create {
 		code, err := c.Create(rt, m)
+		w.explain(launch.Outcome{Code: code}, err, before)
 		return w.exit(code, err)
 	}
 	key := c.Key
 	out, err := c.Run(rt, m)
+	w.explain(out, err, before)
 	if err == nil && !w.call.Bool("detach") {
 		// It has ended, and the runtime has deleted it unless it was told to keep it.
 		if ferr := w.host.Forget(key); ferr != nil && !errors.Is(ferr, state.ErrBusy) && !errors.Is(ferr, state.ErrNotFound) {
@@ -164,13 +167,19 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 	return r, w.demands(demand, spec, &r)
 }
 
-// demands refuses what the host cannot enforce, and says which label was asked for.
-func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
+// demandHost is what the host can enforce.
+func (w *wrapper) demandHost() DemandHost {
 	t := w.host.Target
-	h := DemandHost{
+	return DemandHost{
 		SELinux: t.SELinux.On() == target.Yes, AppArmor: t.AppArmor.On() == target.Yes,
 		Loaded: func(name string) bool { return t.AppArmor.Enforces(name) == target.Yes },
 	}
+}
+
+// demands refuses what the host cannot enforce, and says which label was asked for.
+func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
+	t := w.host.Target
+	h := w.demandHost()
 	if r.Policy.AppArmor.Profile != "" {
 		h.EngineDefault = profile.EngineDefault
 	}
@@ -321,6 +330,19 @@ func (w *wrapper) exit(code int, err error) (int, error) {
 		return 255, err
 	}
 	return 1, err
+}
+
+// explain says that the runtime failed when it did not say so itself: it was killed,
+// or has added nothing to its log, which had the size before.
+func (w *wrapper) explain(out launch.Outcome, err error, before int64) {
+	const killed = 128
+	switch {
+	case err != nil || out.PID > 0 || out.Code == 0:
+	case out.Code > killed:
+		w.log.error(fmt.Errorf("%s was killed by signal %d", filepath.Base(w.runtime), out.Code-killed))
+	case before >= 0 && w.log.size() == before:
+		w.log.error(fmt.Errorf("%s ended with exit code %d, and without a word in its log", filepath.Base(w.runtime), out.Code))
+	}
 }
 
 // ownConfig is the configuration that the runtime was given.

@@ -372,6 +372,9 @@ func (d Demand) Check(h DemandHost) error {
 	if a := d.label(); a.Value != "" && !h.SELinux {
 		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, ErrUnenforceable)
 	}
+	if d.Mount != (selinux.Context{}) && !h.SELinux {
+		return fmt.Errorf("SELinux label %q of mounts, asked for by %s: SELinux is off: %w", d.Mount, byConfiguration, ErrUnenforceable)
+	}
 	a := d.AppArmor
 	switch {
 	case a.Value == "":

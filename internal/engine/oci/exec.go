@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/internal/launch/profile"
 	"github.com/palisade-sec/palisade/internal/state"
 )
 
@@ -40,6 +41,9 @@ func (w *wrapper) exec() (int, error) {
 		return 0, err
 	}
 	w.facts()
+	if err := w.processDemands(asked); err != nil {
+		return 0, err
+	}
 	a, err := w.host.Add(rec, w.passed.step())
 	if err != nil {
 		return 0, err
@@ -67,8 +71,21 @@ func (w *wrapper) exec() (int, error) {
 	); err != nil {
 		return 0, err
 	}
+	before := w.log.size()
 	out, err := a.Run(w.launchRuntime(step), asked)
+	w.explain(out, err, before)
 	return w.exit(out.Code, err)
+}
+
+// processDemands refuses a label or profile of a process that the host cannot enforce.
+func (w *wrapper) processDemands(p *specs.Process) error {
+	d, err := demandOf(&specs.Spec{Process: p}, nil)
+	if err != nil {
+		return err
+	}
+	h := w.demandHost()
+	h.EngineDefault = profile.EngineDefault
+	return d.Check(h)
 }
 
 // besideProcess are the options of exec that say something else than what the

@@ -105,6 +105,7 @@ func recordFaults() []fault {
 	}
 	add("absent", true, remove("*/record.json"))
 	add("folder absent", true, remove("fo*"))
+	out[len(out)-1].gc = true
 	// A container that waits for its start has its last step already.
 	step := func(name string, between func(t *testing.T, p *place)) {
 		out = append(out,
@@ -170,9 +171,9 @@ func recordFaults() []fault {
 	out[len(out)-1].mend = func(t *testing.T, p *place) { check(t, os.Chmod(p.state, 0o711)) }
 	add("labels absent", false, func(t *testing.T, p *place) { check(t, os.Remove(p.state+"/labels.db")) })
 	add("labels damaged", false, func(t *testing.T, p *place) {
-	out[len(out)-1].keeps = "its label cannot be given back"
 		check(t, os.WriteFile(p.state+"/labels.db", bytes.Repeat([]byte("x"), 1<<15), 0o600))
 	})
+	out[len(out)-1].keeps = "its label cannot be given back"
 	return out
 }
 
@@ -340,6 +341,7 @@ func annotationFaults() []fault {
 	add("receiver of crun", false, "run.oci.seccomp.receiver", "/nosuch")
 	add("hooks' output of crun", false, "run.oci.hooks.stdout", "/nosuch/x")
 	add("systemd of crun", false, "run.oci.systemd.force_cgroup_v1", "/sys/fs/cgroup")
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"mounts"}, "one hierarchy is mounted for reading in place of all"
 	add("groups of crun", false, "run.oci.keep_original_groups", "1")
 	add("context type of crun", false, "run.oci.mount_context_type", "context")
 	add("delegation of crun", false, "run.oci.delegate-cgroup", "x")
@@ -527,11 +529,13 @@ func processFaults() []fault {
 			c[set] = more
 		}
 	})
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"CapInh", "CapAmb"}, "the policy allows them, and the engine asks for them"
 	add("new privileges", all, false, func(p map[string]any) { p["noNewPrivileges"] = false })
 	add("libraries of the image", all, false, func(p map[string]any) {
 		p["env"] = []any{"PATH=/bin", "LD_PRELOAD=/data/evil.so", "LD_LIBRARY_PATH=/data", "PALISADE_INIT=none", "_LIBCONTAINER_INITPIPE=3"}
 	})
 	add("no capabilities named", making, false, func(p map[string]any) { delete(p, "capabilities") })
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"CapBnd", "CapEff", "CapPrm", "device kmsg"}, "without the member there are none"
 	add("no process", making, true, func(p map[string]any) {
 		for k := range p {
 			delete(p, k)

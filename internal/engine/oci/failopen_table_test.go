@@ -111,6 +111,8 @@ type fault struct {
 	alone bool
 	// mend undoes the fault of the host before the container is deleted.
 	mend func(t *testing.T, p *place)
+	// gc has what the fault has cut off collected.
+	gc bool
 	// keeps is why the container is not forgotten.
 	keeps string
 	// env is added to the environment.
@@ -725,8 +727,15 @@ func (p *place) left(t *testing.T, a attempt) (left []string) {
 		}
 		return left
 	}
-	if a.code == 0 {
+	if a.code == 0 || len(reports(a.wrote)) > 0 {
 		p.delete(t)
+	}
+	if p.fault.gc {
+		q := *p
+		q.fault = fault{}
+		if code, said := q.call(t, nil, false, filepath.Join(p.bin, "palisade"), "gc"); code != 0 {
+			say("gc: exit code %d: %s", code, said)
+		}
 	}
 	if p.fault.keeps != "" {
 		return nil
@@ -758,14 +767,32 @@ func (p *place) left(t *testing.T, a attempt) (left []string) {
 	return append(left, p.processes(t)...)
 }
 
-// processes are those in a control group of the container.
-func (p *place) processes(t *testing.T) (left []string) {
+// members are the processes in a control group of the container.
+func (p *place) members(t *testing.T) (pids []int) {
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	check(t, err)
 	for _, f := range files {
 		if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte("/"+p.id+"\n")) {
-			left = append(left, "left: process "+strings.Split(f, "/")[2])
+			pid, err := strconv.Atoi(strings.Split(f, "/")[2])
+			check(t, err)
+			pids = append(pids, pid)
 		}
+	}
+	return pids
+}
+
+// processes are those that do not end: who was killed may take its time.
+func (p *place) processes(t *testing.T) (left []string) {
+	for _, pid := range p.members(t) {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		const patience = 20_000 // milliseconds
+		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience); n != 1 {
+			left = append(left, "left: process "+strconv.Itoa(pid))
+		}
+		unix.Close(fd)
 	}
 	return left
 }
@@ -873,7 +900,7 @@ func (tb *table) run(t *testing.T, j job) {
 }
 
 // runs reports whether the container that processes are added to is still there.
-func (p *place) runs(t *testing.T) bool { return len(p.processes(t)) > 0 }
+func (p *place) runs(t *testing.T) bool { return len(p.members(t)) > 0 }
 
 // TestConfirmFailOpenTable fills the table over runc and crun.
 func TestConfirmFailOpenTable(t *testing.T) {

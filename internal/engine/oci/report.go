@@ -4,7 +4,9 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -31,6 +33,21 @@ func (l log) write(level, text string) {
 	msg := program + ": " + text
 	fmt.Fprintln(os.Stderr, msg)
 	l.append(level, msg)
+}
+
+// size is how much the log file holds; -1 without one.
+func (l log) size() int64 {
+	if l.path == "" {
+		return -1
+	}
+	fi, err := os.Stat(l.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0
+	case err != nil || !fi.Mode().IsRegular():
+		return -1
+	}
+	return fi.Size()
 }
 
 // append writes to the log file alone.

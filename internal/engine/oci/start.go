@@ -20,7 +20,9 @@ func (w *wrapper) start() (int, error) {
 	if !ours {
 		return 0, w.replace()
 	}
+	before := w.log.size()
 	out, err := w.host.Start(rec, w.launchRuntime(nil))
+	w.explain(out, err, before)
 	return w.exit(out.Code, err)
 }
 
