@@ -305,6 +305,32 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		l.gone(t)
 	})
 
+	t.Run("interface", func(t *testing.T) {
+		// libvirt sets it up in the container, and executes nothing for that.
+		if err := os.Symlink("busybox", filepath.Join(l.Root, "bin/ip")); err != nil {
+			t.Fatal(err)
+		}
+		file := l.domain(t, "net", emulator, "", "/bin/sh", "-c", "ip addr >/tmp/addresses; exec sleep 1000")
+		text := strings.Replace(mustRead(t, file), "<console", "<interface type='ethernet'><ip address='192.0.2.7' family='ipv4' prefix='24'/></interface><console", 1)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := l.call(t, "create", file); code != 0 {
+			t.Fatal(out)
+		}
+		await.True(t, "the interface has its address", func() bool {
+			b, _ := os.ReadFile(filepath.Join(l.Root, "tmp/addresses"))
+			return strings.Contains(string(b), "192.0.2.7/24")
+		})
+		if out, code := l.Run(t, filepath.Join(l.Bin, "palisade"), "inspect", "lxc-net"); code != 0 {
+			t.Errorf("inspect: exit code %d: %s", code, out)
+		}
+		if out, code := l.call(t, "destroy", "net"); code != 0 {
+			t.Error(out)
+		}
+		l.gone(t)
+	})
+
 	t.Run("host integrate", func(t *testing.T) {
 		// What palisade prints libvirt takes, and keeps as it is.
 		file := l.domain(t, "printed", "/usr/lib/libvirt/libvirt_lxc", private, "/bin/sleep", "1000")
