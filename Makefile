@@ -33,7 +33,7 @@ run: deps-run build ## show a real container running confined, what each layer e
 test: deps build ## all tests, those against other implementations and in virtual machines included
 	$(GO) test -count=1 -timeout 60m ./...
 
-check: ## vet, formatting, staticcheck, known vulnerabilities, generated code
+check: ## vet, formatting, staticcheck, generated code, unreached functions, known vulnerabilities
 	@./make/check
 
 oracle:: deps ## differential tests in full, against other people's implementations; nothing may be missing
