@@ -143,6 +143,26 @@ func Destroy(r state.Runtime, id string) error {
 	return nil
 }
 
+// rootOf is the folder in which a runtime keeps its containers.
+//
+// Source: runc main.go; crun src/libcrun/status.c, get_run_directory; youki
+// crates/youki/src/rootpath.rs.
+func rootOf(r state.Runtime) (string, error) {
+	if r.Root != "" {
+		return filepath.Abs(r.Root)
+	}
+	dir := "/run"
+	if x := os.Getenv("XDG_RUNTIME_DIR"); x != "" && os.Geteuid() != 0 {
+		dir = x
+	}
+	for _, name := range []string{"crun", "youki"} {
+		if strings.Contains(filepath.Base(r.Path), name) {
+			return filepath.Join(dir, name), nil
+		}
+	}
+	return filepath.Join(dir, "runc"), nil
+}
+
 // removeUnfinished removes the folder of a container that a runtime was killed over
 // before it had written what it knows of it. The runtime itself does not find such a
 // container, and refuses to make another one of the ID.
@@ -150,7 +170,7 @@ func Destroy(r state.Runtime, id string) error {
 // Source: runc libcontainer/factory_linux.go, Create; crun src/libcrun/status.c,
 // libcrun_write_container_status.
 func removeUnfinished(r state.Runtime, id string) error {
-	root, err := Root(r.Path, r.Root)
+	root, err := rootOf(r)
 	if err != nil || !state.ValidID(id) {
 		return err
 	}
