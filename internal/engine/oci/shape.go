@@ -12,6 +12,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/launch/profile"
 )
 
+// hostNetwork reports whether a container has the host's network.
 func hostNetwork(s *specs.Spec) bool {
 	if s.Linux == nil {
 		return true
@@ -24,7 +25,7 @@ func hostNetwork(s *specs.Spec) bool {
 	return true
 }
 
-// sameAsOurs tells whether a path names the network namespace of this process.
+// sameAsOurs reports whether a path names the network namespace of this process.
 func sameAsOurs(path string) bool {
 	theirs, err1 := os.Stat(path)
 	ours, err2 := os.Stat("/proc/self/ns/net")
@@ -35,11 +36,7 @@ func sameAsOurs(path string) bool {
 func writableVolumes(s *specs.Spec) []string {
 	var out []string
 	for _, m := range s.Mounts {
-		ro, bind := false, m.Type == "bind"
-		for _, o := range m.Options {
-			ro = ro || o == "ro"
-			bind = bind || o == "bind" || o == "rbind"
-		}
+		bind, ro := isBind(m)
 		if bind && !ro && strings.HasPrefix(m.Destination, "/") {
 			out = append(out, m.Destination)
 		}
@@ -67,11 +64,7 @@ func joinedProcess(s *specs.Spec) int {
 func readOnly(s *specs.Spec) []string {
 	var out []string
 	for i, m := range s.Mounts {
-		ro, bind := false, m.Type == "bind"
-		for _, o := range m.Options {
-			ro = ro || o == "ro"
-			bind = bind || o == "bind" || o == "rbind"
-		}
+		bind, ro := isBind(m)
 		var others []string
 		for j, o := range s.Mounts {
 			if j != i {
