@@ -93,8 +93,9 @@ func TestKernelLibvirtProfiles(t *testing.T) {
 		virsh := func(args ...string) (string, error) {
 			return run("virsh", append([]string{"-q", "-c", "lxc:///system"}, args...)...)
 		}
+		work := t.TempDir()
 		daemon := exec.Command("libvirtd")
-		log, err := os.Create("/tmp/libvirtd.log")
+		log, err := os.Create(filepath.Join(work, "libvirtd.log"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +133,7 @@ func TestKernelLibvirtProfiles(t *testing.T) {
 			xml := fmt.Sprintf("<domain type='lxc'><name>%s</name><memory>65536</memory><os><type>exe</type><init>/bin/sleep</init><initarg>1000000</initarg></os>"+
 				"<features><privnet/></features><devices><emulator>/usr/local/bin/palisade-lxc</emulator>"+
 				"<filesystem type='mount'><source dir='/box'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>", name)
-			file := "/tmp/" + name + ".xml"
+			file := filepath.Join(work, name+".xml")
 			if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 				t.Fatal(err)
 			}
