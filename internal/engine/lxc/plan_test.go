@@ -314,7 +314,7 @@ func TestClaim(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != "lxc-web" || list[0].Level != "s0:c1,c2" || list[0].State != svirt.Bound || !slices.Equal(list[0].Content, []string{"/srv/web"}) || !c.Labelled {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if _, err := prepare(staticLabel); !errors.Is(err, state.ErrBusy) {
+	if _, err := prepare(staticLabel); !errors.Is(err, state.ErrExists) {
 		t.Errorf("the same domain once more: %v", err)
 	}
 	// What is written down stays the domain's when the start fails.

@@ -180,7 +180,7 @@ func (e *emulator) prepare(s situation, req launch.Request) (*launch.Container, 
 	for deadline := time.Now().Add(cleanTimeout); ; time.Sleep(cleanPause) {
 		h.Target = hostfacts.ForLaunch()
 		c, err := h.Prepare(req, edit)
-		if !errors.Is(err, state.ErrBusy) || alive(e.dir, req.Record.ID) || time.Now().After(deadline) {
+		if !errors.Is(err, state.ErrExists) || alive(e.dir, req.Record.ID) || time.Now().After(deadline) {
 			return c, err
 		}
 	}
