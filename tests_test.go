@@ -54,7 +54,6 @@ var clocks = map[string]string{
 var fixedPaths = map[string]string{
 	"apparmor/securityfs/stack_test.go":    "in a virtual machine",
 	"internal/cli/apparmor_kernel_test.go": "in a virtual machine",
-	"internal/engine/lxc/kernel_test.go":   "in a virtual machine",
 	"internal/state/record_test.go":        "a name in a record",
 	"internal/state/state_test.go":         "a name in a record",
 	"shield/sealfs/sealfs_test.go":         "a path inside a volume",
