@@ -22,3 +22,7 @@ cmdline-differential: deps ## 100,000 random command lines each, against what ru
 
 kill-moments: ## kill palisade-oci at MOMENTS (2000) random moments of create, start, exec and delete
 	REQUIRE_ORACLES=1 PALISADE_MOMENTS=$(or $(MOMENTS),2000) $(GO) test -count=1 -timeout 120m -v -run TestKillMoments ./internal/engine/oci
+
+.PHONY: failopen
+failopen: deps ## every way into a container with every fault: refused, or fully in force
+	FAILOPEN=1 REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout 60m -run 'TestConfirmFailOpenTable$$' ./internal/engine/oci

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/palisade-sec/palisade/caps"
 )
 
@@ -104,7 +106,7 @@ func askedState() State {
 			{Destination: "/dev/host", Bind: true, Recursive: true, Dev: 9, Ino: 9},
 			{Destination: "/dev/flat", Bind: true, Dev: 9, Ino: 10},
 		},
-		Others:  []string{"/before", "/process"},
+		Others: []string{"/before", "/process"}, DevicesDenied: true,
 		Devices: []Mount{{Destination: "/dev/fuse", Kind: KindChar, Device: Device{10, 229}}},
 		FDs:     1, Namespaces: []string{"mnt", "pid"},
 	}
@@ -130,6 +132,7 @@ func foundState() State {
 		{Destination: "/proc/acpi", Point: "/proc/acpi", Type: "tmpfs", Root: "/", ReadOnly: true},
 		{Destination: "/proc/sys", Point: "/proc/sys", Type: "proc", Root: "/sys", ReadOnly: true},
 	}
+	s.DevicesDenied = true
 	s.Devices = []Mount{{Destination: "/dev/null", Kind: KindChar, Device: Device{1, 3}}, {Destination: "/dev/tty", Kind: KindChar, Device: Device{5, 0}}}
 	s.FDs = 0
 	return s
@@ -281,6 +284,7 @@ var comparisons = []struct {
 	{"Devices", "a link", func(s *State) { s.Devices[0] = Mount{Destination: "/dev/null", Kind: KindLink} }, "mounts"},
 	{"Devices", "another", func(s *State) { s.Devices[0].Device.Minor = 1 }, "mounts"},
 	{"Devices", "of another kind", func(s *State) { s.Devices[1].Device.Major = 4 }, "mounts"},
+	{"DevicesDenied", "every device", func(s *State) { s.DevicesDenied = false }, "mounts"},
 	{"Devices", "nobody asked for it", func(s *State) {
 		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: KindChar, Device: Device{1, 11}})
 	}, "mounts"},
@@ -649,4 +653,24 @@ func FuzzCompare(f *testing.F) {
 		}
 		_ = Layers(st, &st, time.Time{})
 	})
+}
+
+func TestDeniesDevices(t *testing.T) {
+	one := int64(1)
+	for _, c := range []struct {
+		rules []specs.LinuxDeviceCgroup
+		want  bool
+	}{
+		{nil, false},
+		{[]specs.LinuxDeviceCgroup{{Access: "rwm"}}, true},
+		{[]specs.LinuxDeviceCgroup{{Type: "a", Access: "rwm"}, {Allow: true, Type: "c", Major: &one, Access: "rw"}}, true},
+		{[]specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Access: "rwm"}}, false},
+		{[]specs.LinuxDeviceCgroup{{Access: "m"}}, false},
+		{[]specs.LinuxDeviceCgroup{{Type: "b", Access: "rwm"}}, false},
+	} {
+		s := &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Devices: c.rules}}}
+		if got := Asked(s).DevicesDenied; got != c.want {
+			t.Errorf("%+v: %v, want %v", c.rules, got, c.want)
+		}
+	}
 }

@@ -206,6 +206,9 @@ func compareMounts(asked, found State) []Mismatch {
 	for _, l := range found.Links {
 		add(l, "no link", "a link", "what is at the path is not what was mounted or made there")
 	}
+	if asked.DevicesDenied && !found.DevicesDenied {
+		add("devices", "those that are named", "all", "the control group allows every device")
+	}
 	for _, d := range found.Devices {
 		want, usual := devices[d.Destination]
 		if !usual {

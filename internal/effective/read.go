@@ -103,6 +103,16 @@ func read(pid int, asked State, o Options) (State, error) {
 	if st.Namespaces, err = namespaces(proc); err != nil {
 		return st, err
 	}
+	if asked.DevicesDenied {
+		// In a user namespace runtimes leave devices alone, and so does the kernel.
+		open := false
+		if !slices.Contains(st.Namespaces, "user") {
+			if open, err = openDevices(proc); err != nil {
+				return st, err
+			}
+		}
+		st.DevicesDenied = !open
+	}
 	f, err := os.Open(filepath.Join(proc, "mountinfo"))
 	if err != nil {
 		return st, err

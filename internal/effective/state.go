@@ -61,9 +61,11 @@ type State struct {
 	// Others are further places outside of these folders where something may be
 	// mounted. Nil is not asked about: hooks mount what they like, and so does a
 	// container that runs.
-	Others []string `json:"others,omitempty"`
+	Others []string `json:"others"`
 	// Devices are asked for beside the usual ones, or those that are found.
 	Devices []Mount `json:"devices"`
+	// DevicesDenied reports that the control group denies devices that are not named.
+	DevicesDenied bool `json:"devices_denied"`
 	// Links are those of /proc, /sys, /dev and /dev/console that are links.
 	Links []string `json:"links"`
 	// Outside are those of "root" and "working directory" that are not within the
@@ -137,6 +139,7 @@ func Asked(s *specs.Spec) State {
 		st.Capabilities = CapabilitiesOf(p)
 	}
 	st.ReadOnlyRoot = s.Root != nil && s.Root.Readonly
+	st.DevicesDenied = deniesDevices(s)
 	if l := s.Linux; l != nil {
 		st.MaskedPaths = append(st.MaskedPaths, l.MaskedPaths...)
 		st.ReadOnlyPaths = append(st.ReadOnlyPaths, l.ReadonlyPaths...)

@@ -341,7 +341,7 @@ func annotationFaults() []fault {
 	add("receiver of crun", false, "run.oci.seccomp.receiver", "/nosuch")
 	add("hooks' output of crun", false, "run.oci.hooks.stdout", "/nosuch/x")
 	add("systemd of crun", false, "run.oci.systemd.force_cgroup_v1", "/sys/fs/cgroup")
-	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"mounts"}, "one hierarchy is mounted for reading in place of all"
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"mounts", "read-only /sys/fs/cgroup"}, "one hierarchy is mounted for reading in place of all"
 	add("groups of crun", false, "run.oci.keep_original_groups", "1")
 	add("context type of crun", false, "run.oci.mount_context_type", "context")
 	add("delegation of crun", false, "run.oci.delegate-cgroup", "x")
@@ -535,7 +535,7 @@ func processFaults() []fault {
 		p["env"] = []any{"PATH=/bin", "LD_PRELOAD=/data/evil.so", "LD_LIBRARY_PATH=/data", "PALISADE_INIT=none", "_LIBCONTAINER_INITPIPE=3"}
 	})
 	add("no capabilities named", making, false, func(p map[string]any) { delete(p, "capabilities") })
-	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"CapBnd", "CapEff", "CapPrm", "device kmsg"}, "without the member there are none"
+	out[len(out)-1].mayDiffer, out[len(out)-1].reason = []string{"CapBnd", "CapEff", "CapPrm", "device fuse"}, "without the member there are none"
 	add("no process", making, true, func(p map[string]any) {
 		for k := range p {
 			delete(p, k)

@@ -90,7 +90,7 @@ func probe(name string) error {
 	say("call unshare", call(unix.SYS_UNSHARE, unix.CLONE_NEWNS, 0, 0))
 	say("call bpf", call(unix.SYS_BPF, ^uintptr(0), 0, 0))
 	say("call kexec_load", call(unix.SYS_KEXEC_LOAD, 0, 0, 0))
-	say("device kmsg", device("/dev/"+mine, 1, 11))
+	say("device fuse", device("/dev/"+mine, 10, 229)) // whoever may open it needs no capability
 	b.WriteString("END\n")
 	_, err = os.Stdout.WriteString(b.String())
 	return err
