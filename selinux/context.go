@@ -23,11 +23,6 @@ type Context struct {
 	Range Range
 }
 
-// NewContext returns a context with a range.
-func NewContext(user, role, typ string, r Range) Context {
-	return Context{User: user, Role: role, Type: typ, MLS: true, Range: r}
-}
-
 // WithRange returns the context with another range.
 func (c Context) WithRange(r Range) Context {
 	c.MLS, c.Range = true, r

@@ -91,9 +91,6 @@ func (f *FS) Enforcing() (bool, error) {
 	return n != 0, err
 }
 
-// SetEnforcing switches between enforcing and logging.
-func (f *FS) SetEnforcing(on bool) error { return f.write("enforce", digit(on)) }
-
 func digit(on bool) []byte {
 	if on {
 		return []byte("1")

@@ -279,18 +279,6 @@ func (s *Server) Resolve(v policydb.Context) (*Context, error) {
 	return c, nil
 }
 
-// WithType returns the context with another type, when the policy allows that. The
-// error is a [*policydb.ContextError].
-func (s *Server) WithType(c *Context, t policydb.TypeID) (*Context, error) {
-	n := *c
-	n.typ = t
-	if err := s.policy.CheckContext(n.Values()); err != nil {
-		return nil, err
-	}
-	n.id = contextIDs.Add(1)
-	return &n, nil
-}
-
 func denseLevel(l policydb.Level) level {
 	return level{sens: l.Sensitivity, cats: dense(l.Categories)}
 }

@@ -5,7 +5,6 @@ package sealfs
 import (
 	"container/list"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -781,10 +780,3 @@ func (v *Volume) Summary() Summary {
 
 // VolumeID is the public identity of the volume, which stays when it is re-keyed.
 func (v *Volume) VolumeID() [16]byte { return v.hdr.volumeID }
-
-// Fingerprint is a short public name of a key: what two people compare to see
-// that they speak of the same one. It gives no help in finding the key.
-func Fingerprint(key []byte) string {
-	sum := sha256.Sum256(append([]byte("sealfs/1 fingerprint"), key...))
-	return hex.EncodeToString(sum[:8])
-}
