@@ -27,6 +27,9 @@ import (
 // bundleFolder is the bundle that the runtime is given, in a container's folder.
 const bundleFolder = "bundle"
 
+// given is the path of the bundle that the runtime of a container is given.
+func given(dir *state.Dir, key string) string { return filepath.Join(dir.Folder(key), bundleFolder) }
+
 // create makes a container, and with run starts it.
 func (w *wrapper) create() (int, error) {
 	given, err := w.readBundle()
@@ -54,10 +57,16 @@ func (w *wrapper) create() (int, error) {
 	}
 	if w.call.Role() == Create {
 		code, err := c.Create(rt, m)
+		if err == nil && code == 0 {
+			w.tellDropped(given.spec.Process.Capabilities, req.Policy)
+		}
 		return w.exit(code, err)
 	}
 	key := c.Key
 	out, err := c.Run(rt, m)
+	if err == nil && out.PID != 0 {
+		w.tellDropped(given.spec.Process.Capabilities, req.Policy)
+	}
 	if err == nil && !w.call.Bool("detach") {
 		// It has ended, and the runtime has deleted it unless it was told to keep it.
 		if ferr := w.host.Forget(key); ferr != nil && !errors.Is(ferr, state.ErrBusy) && !errors.Is(ferr, state.ErrNotFound) {
@@ -325,7 +334,7 @@ func (w *wrapper) exit(code int, err error) (int, error) {
 
 // ownConfig is the configuration that the runtime was given.
 func (w *wrapper) ownConfig(rec state.Record) ([]byte, error) {
-	f, b, err := readFile(filepath.Join(w.dir.Folder(rec.Key), bundleFolder, "config.json"))
+	f, b, err := readFile(filepath.Join(given(w.dir, rec.Key), "config.json"))
 	if err != nil {
 		return nil, err
 	}
