@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/palisade-sec/palisade/caps"
@@ -671,6 +670,68 @@ func TestDeniesDevices(t *testing.T) {
 		s := &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Devices: c.rules}}}
 		if got := Asked(s).DevicesDenied; got != c.want {
 			t.Errorf("%+v: %v, want %v", c.rules, got, c.want)
+		}
+	}
+}
+
+// TestCompareGained has what the kernel gives a process when it executes its program,
+// whatever its configuration says of the effective set.
+func TestCompareGained(t *testing.T) {
+	kill, chown := caps.Of(caps.Kill), caps.Of(caps.Chown)
+	both := kill | chown
+	for _, tt := range []struct {
+		name             string
+		uid              uint32
+		nnp              bool
+		asked, effective Capabilities
+		less             bool
+	}{
+		{"permitted become effective", 0, true, Capabilities{Bounding: both, Permitted: both, Effective: kill}, Capabilities{Bounding: both, Permitted: both, Effective: both}, false},
+		{"bounding with no_new_privs", 0, true, Capabilities{Bounding: both, Permitted: kill, Effective: kill}, Capabilities{Bounding: both, Permitted: both, Effective: both}, true},
+		{"bounding", 0, false, Capabilities{Bounding: both, Permitted: kill, Effective: kill}, Capabilities{Bounding: both, Permitted: both, Effective: both}, false},
+		{"permitted beyond bounding", 0, true, Capabilities{Bounding: kill, Permitted: both, Effective: kill}, Capabilities{Bounding: kill, Permitted: both, Effective: both}, true},
+		{"inheritable", 0, false, Capabilities{Inheritable: chown}, Capabilities{Inheritable: chown, Permitted: chown, Effective: chown}, false},
+		{"another user", 1, false, Capabilities{Bounding: both, Permitted: both, Effective: kill}, Capabilities{Bounding: both, Permitted: both, Effective: both}, true},
+		{"ambient of another user", 1, true, Capabilities{Bounding: both, Permitted: kill, Inheritable: kill, Ambient: kill}, Capabilities{Bounding: both, Permitted: kill, Effective: kill, Inheritable: kill, Ambient: kill}, false},
+		{"inheritable of another user", 1, true, Capabilities{Inheritable: kill}, Capabilities{Inheritable: kill, Effective: kill}, true},
+		{"outside of all", 0, false, Capabilities{Bounding: kill}, Capabilities{Bounding: kill, Effective: both}, true},
+	} {
+		asked, found := askedState(), foundState()
+		asked.UID, found.UID, asked.NoNewPrivileges, found.NoNewPrivileges = tt.uid, tt.uid, tt.nnp, tt.nnp
+		asked.Capabilities, found.Capabilities = tt.asked, tt.effective
+		less := slices.ContainsFunc(Compare(asked, found), func(m Mismatch) bool { return m.Layer == "capabilities" })
+		if less != tt.less {
+			t.Errorf("%s: less confined: %v", tt.name, less)
+		}
+	}
+}
+
+// TestAskMountsHidden wants of mounts that hide each other those that can be seen.
+func TestAskMountsHidden(t *testing.T) {
+	work := t.TempDir()
+	at := func(dests ...string) *specs.Spec {
+		s := &specs.Spec{Root: &specs.Root{Path: work}}
+		for _, d := range dests {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: d, Type: "tmpfs", Source: "tmpfs"})
+		}
+		return s
+	}
+	for _, tt := range []struct{ in, want []string }{
+		{[]string{"/dev", "/dev/mqueue", "/data"}, []string{"/dev", "/dev/mqueue", "/data"}},
+		{[]string{"/dev", "/dev/mqueue", "/dev"}, []string{"/dev"}},
+		{[]string{"/dev/mqueue", "/device", "/dev/"}, []string{"/device", "/dev/"}},
+		{[]string{"/a/b", "/a", "/a/b"}, []string{"/a", "/a/b"}},
+	} {
+		var st State
+		if err := st.AskMounts(at(tt.in...), "/"); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range st.Mounts {
+			got = append(got, m.Destination)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }

@@ -257,8 +257,8 @@ func (st *State) AskMounts(s *specs.Spec, bundle string) error {
 				return fmt.Errorf("mount at %.128s: %w", m.Destination, err)
 			}
 		}
-		// Of two at one place the later is above.
-		st.Mounts = slices.DeleteFunc(st.Mounts, func(o Mount) bool { return path.Clean(o.Destination) == path.Clean(a.Destination) })
+		// A later mount hides what is mounted at its place and below.
+		st.Mounts = slices.DeleteFunc(st.Mounts, func(o Mount) bool { return below(path.Clean(o.Destination), path.Clean(a.Destination)) })
 		st.Mounts = append(st.Mounts, a)
 	}
 	if s.Linux != nil {
@@ -306,6 +306,24 @@ func (st *State) askOthers(root *specs.Root) error {
 	return nil
 }
 
+// gained are the capabilities that are permitted and effective once the process has
+// executed its program: the ambient ones, and of the superuser of a user namespace
+// all that it may gain, or with no_new_privs those that were permitted.
+//
+// Source: capabilities(7), "Transformation of capabilities during execve" and
+// "Capabilities and execution of programs by root"; security/commoncap.c,
+// cap_bprm_creds_from_file.
+func (st State) gained() caps.Set {
+	c := st.Capabilities
+	switch {
+	case st.UID != 0:
+		return c.Ambient
+	case st.NoNewPrivileges:
+		return c.Permitted.Intersect(c.Bounding.Union(c.Inheritable))
+	}
+	return c.Bounding.Union(c.Inheritable)
+}
+
 // Mismatch is one place where less is in force than was asked for.
 type Mismatch struct {
 	// Layer is one of [LayerNames].
@@ -351,13 +369,14 @@ func Compare(asked, effective State) []Mismatch {
 	if asked.NoNewPrivileges && !effective.NoNewPrivileges {
 		add("no_new_privileges", "yes", "no", "execve may give the process more privileges")
 	}
+	gained := asked.gained()
 	for _, c := range []struct {
 		name             string
 		asked, effective caps.Set
 	}{
 		{"bounding", asked.Capabilities.Bounding, effective.Capabilities.Bounding},
-		{"effective", asked.Capabilities.Effective, effective.Capabilities.Effective},
-		{"permitted", asked.Capabilities.Permitted, effective.Capabilities.Permitted},
+		{"effective", asked.Capabilities.Effective.Union(gained), effective.Capabilities.Effective},
+		{"permitted", asked.Capabilities.Permitted.Union(gained), effective.Capabilities.Permitted},
 		{"inheritable", asked.Capabilities.Inheritable, effective.Capabilities.Inheritable},
 		{"ambient", asked.Capabilities.Ambient, effective.Capabilities.Ambient},
 	} {

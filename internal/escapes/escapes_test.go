@@ -53,7 +53,7 @@ var refusal = regexp.MustCompile(`palisade(?:-oci|-init|: error): [^\n]*`)
 // the row is refused for something that it is not about.
 var reasons = regexp.MustCompile(`mounts?\[|mounts: asked for|root|link|not allowed by policy|read OCI configuration|executed first|working (directory|folder)|cwd|mount|hook|/dev/|exec:? .*: no such file`)
 
-var chatter = regexp.MustCompile(`time="[^"]*" |level=\w+ |msg=|(runc|crun) \w+ failed: |unable to start container process: |error during container init: |container_linux.go:\d+: |process_linux.go:\d+: |rootfs_linux.go:\d+: |standard_init_linux.go:\d+: |starting container process caused: |container init caused: |killed, since it is less confined than asked: `)
+var chatter = regexp.MustCompile(`time="[^"]*" |level=\w+ |msg=|(runc|crun) \w+ failed: |unable to start container process: |error during container init: |container_linux.go:\d+: |process_linux.go:\d+: |rootfs_linux.go:\d+: |standard_init_linux.go:\d+: |starting container process caused: |container init caused: |killed: the container is less confined than asked: `)
 
 // short is a message for a cell of a table, without what differs from run to run.
 func short(s string) string {

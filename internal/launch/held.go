@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -90,9 +89,6 @@ type held struct {
 	// released is called once the workload was let go.
 	released func()
 }
-
-// errVerify marks a container that was killed since it is less confined than asked.
-var errVerify = errors.New("killed, since it is less confined than asked")
 
 // ErrNotStarted says that a runtime reported success without having executed the
 // workload.
@@ -226,8 +222,4 @@ func insideNew() (inside, early func(pid int) bool, err error) {
 
 func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
-}
-
-func mismatch(parts []string) error {
-	return fmt.Errorf("%w: %s", errVerify, strings.Join(parts, "; "))
 }

@@ -311,14 +311,10 @@ func (h *Host) verify(pid int, asked effective.State, step bool) error {
 	if err != nil {
 		return fmt.Errorf("verify what is in force: %w", err)
 	}
-	var parts []string
-	for _, m := range effective.Compare(asked, found) {
-		parts = append(parts, m.String())
-	}
-	if len(parts) == 0 {
+	if err = effective.Check(asked, found); err == nil {
 		return nil
 	}
-	err = mismatch(parts)
+	err = fmt.Errorf("killed: %w", err)
 	if h.Lenient {
 		h.warn(err)
 		return nil

@@ -27,6 +27,9 @@ import (
 // bundleFolder is the bundle that the runtime is given, in a container's folder.
 const bundleFolder = "bundle"
 
+// given is the path of the bundle that the runtime of a container is given.
+func given(dir *state.Dir, key string) string { return filepath.Join(dir.Folder(key), bundleFolder) }
+
 // create makes a container, and with run starts it.
 func (w *wrapper) create() (int, error) {
 	given, err := w.readBundle()
@@ -56,11 +59,17 @@ func (w *wrapper) create() (int, error) {
 	if w.call.Role() == Create {
 		code, err := c.Create(rt, m)
 		w.explain(launch.Outcome{Code: code}, err, before)
+		if err == nil && code == 0 {
+			w.tellDropped(given.spec.Process.Capabilities, req.Policy)
+		}
 		return w.exit(code, err)
 	}
 	key := c.Key
 	out, err := c.Run(rt, m)
 	w.explain(out, err, before)
+	if err == nil && out.PID != 0 {
+		w.tellDropped(given.spec.Process.Capabilities, req.Policy)
+	}
 	if err == nil && !w.call.Bool("detach") {
 		// It has ended, and the runtime has deleted it unless it was told to keep it.
 		if ferr := w.host.Forget(key); ferr != nil && !errors.Is(ferr, state.ErrBusy) && !errors.Is(ferr, state.ErrNotFound) {
@@ -347,7 +356,7 @@ func (w *wrapper) explain(out launch.Outcome, err error, before int64) {
 
 // ownConfig is the configuration that the runtime was given.
 func (w *wrapper) ownConfig(rec state.Record) ([]byte, error) {
-	f, b, err := readFile(filepath.Join(w.dir.Folder(rec.Key), bundleFolder, "config.json"))
+	f, b, err := readFile(filepath.Join(given(w.dir, rec.Key), "config.json"))
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,11 @@ const firstFD = 3
 
 // passed is how many descriptors a runtime is to pass on for its caller: the
 // sockets of socket activation, then those of --preserve-fds.
-type passed struct{ sockets, preserved int }
+type passed struct {
+	sockets, preserved int
+	// empty stands for those that are not open.
+	empty *os.File
+}
 
 // readPassed reads it from the environment and the command line. Socket activation
 // names the process by its number, which the runtime has not: so its sockets are
@@ -32,16 +36,38 @@ func readPassed(c *Call) (passed, error) {
 		}
 	}
 	p.preserved = c.Int("preserve-fds")
-	const most = 1 << 16
-	if p.total() > most {
-		return p, fmt.Errorf("%d descriptors to pass on, want at most %d", p.total(), most)
+	if p.sockets > mostPassed || p.preserved > mostPassed || p.total() > mostPassed {
+		return p, fmt.Errorf("%d descriptors to pass on, want at most %d", p.total(), mostPassed)
 	}
-	for fd := firstFD; fd < firstFD+p.total(); fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+	if c.Grammar.Runtime == "crun" {
+		// It passes on those that are open, whatever their number.
+		for p.preserved > 0 && !inherited(p.step()-1) {
+			p.preserved--
+		}
+	}
+	for fd := firstFD; fd < p.step(); fd++ {
+		switch {
+		case inherited(fd):
+		case c.Grammar.Runtime != "crun" || fd < firstFD+p.sockets:
 			return p, fmt.Errorf("descriptor %d, which is to be passed on, is not open", fd)
+		case p.empty == nil:
+			var err error
+			if p.empty, err = os.Open(os.DevNull); err != nil {
+				return p, err
+			}
 		}
 	}
 	return p, nil
+}
+
+// mostPassed bounds how many descriptors are passed on.
+const mostPassed = 1 << 16
+
+// inherited reports whether a descriptor is of the caller. Those that this process
+// has opened itself are closed on execution.
+func inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
 func (p passed) total() int { return p.sockets + p.preserved }
@@ -59,11 +85,16 @@ func (p passed) env() []string {
 }
 
 // files are the runtime's descriptors: the standard streams, what the caller wants
-// passed on, then more.
+// passed on, then more. A number that is free between those of the caller gets an empty
+// file, so that nothing of the runtime's own can take it.
 func (p passed) files(more ...*os.File) []*os.File {
 	out := []*os.File{os.Stdin, os.Stdout, os.Stderr}
-	for fd := firstFD; fd < firstFD+p.total(); fd++ {
-		out = append(out, os.NewFile(uintptr(fd), "inherited"))
+	for fd := firstFD; fd < p.step(); fd++ {
+		f := p.empty
+		if inherited(fd) {
+			f = os.NewFile(uintptr(fd), "inherited")
+		}
+		out = append(out, f)
 	}
 	return append(out, more...)
 }
@@ -88,8 +119,7 @@ func keepNamed(c *Call) error {
 			if !ok || fd < firstFD || options.find(name).Path == NoPath {
 				continue
 			}
-			const aside = 100
-			n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, aside)
+			n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, aside(c))
 			if err != nil {
 				return fmt.Errorf("--%s %s: %w", name, value, err)
 			}
@@ -99,6 +129,13 @@ func keepNamed(c *Call) error {
 		}
 	}
 	return nil
+}
+
+// aside is a number above all descriptors that are passed on.
+func aside(c *Call) int {
+	sockets, _ := strconv.Atoi(os.Getenv("LISTEN_FDS")) // 0 for what is no number
+	const least, own = 100, 8
+	return max(least, firstFD+min(max(sockets, 0), mostPassed)+min(max(c.Int("preserve-fds"), 0), mostPassed)+own)
 }
 
 // namedFD is the descriptor that a path names.

@@ -74,6 +74,9 @@ func (w *wrapper) exec() (int, error) {
 	before := w.log.size()
 	out, err := a.Run(w.launchRuntime(step), asked)
 	w.explain(out, err, before)
+	if err == nil && out.PID != 0 {
+		w.tellDropped(asked.Capabilities, rec.Policy.ForProcess())
+	}
 	return w.exit(out.Code, err)
 }
 
@@ -166,7 +169,7 @@ func (w *wrapper) override(rec state.Record, p *specs.Process) error {
 	for _, name := range c.Values("cap") {
 		one, err := caps.Parse(name)
 		if err != nil {
-			return fmt.Errorf("--cap %q: %w", name, err)
+			continue // runtimes leave out what they do not know
 		}
 		if !rec.Policy.Capabilities.Has(one) {
 			return fmt.Errorf("capability %s is not allowed by policy %s", name, rec.Policy.Name)

@@ -83,12 +83,15 @@ func (w *wrapper) main(args []string) (int, error) {
 		return 0, err
 	}
 	w.log = log{path: w.call.GlobalPath("log", w.dirs()), format: w.call.Global.Value("log-format")}
+	topic, help := w.call.HelpTopic()
 	switch {
-	case w.call.Help, w.call.Version, w.call.Command == "":
-		return w.about(w.detected)
+	case help, w.call.Version, w.call.Command == "":
+		return w.about(w.detected, topic)
 	case w.call.Role() == Restore:
 		return 0, errRestore
-	case w.call.Role() == Pass, w.call.Role() == Update, w.call.Role() == Mounts:
+	case w.call.Command == "state", w.call.Command == "list":
+		return w.show()
+	case w.call.Role() == Pass, w.call.Role() == Update:
 		return 0, w.replace()
 	}
 	if w.dir, err = state.Open(w.cfg.State); err != nil {
@@ -110,6 +113,8 @@ func (w *wrapper) main(args []string) (int, error) {
 		return w.exec()
 	case Delete:
 		return w.delete()
+	case Mounts:
+		return 0, w.mounts()
 	default:
 		return 0, fmt.Errorf("command %s: %s is not handled", w.call.Command, w.call.Role())
 	}
@@ -117,13 +122,26 @@ func (w *wrapper) main(args []string) (int, error) {
 
 var errRestore = errors.New("restore: the processes of a checkpoint bring filters and labels of their own, and run before they can be verified")
 
-// about prints what palisade-oci is, or hands help on a command on to the runtime.
-func (w *wrapper) about(d Detected) (int, error) {
-	if w.call.Version || w.call.Command == "version" {
+// mounts refuses to change what was verified when a container of ours was started.
+func (w *wrapper) mounts() error {
+	_, ours, err := w.record()
+	switch {
+	case err != nil:
+		return err
+	case ours:
+		return fmt.Errorf("%s: the mounts of container %s were verified when it was started, and are not changed later", w.call.Command, w.call.ID)
+	}
+	return w.replace()
+}
+
+// about prints what palisade-oci is, or how it is called: all of it, or the command
+// that is the topic.
+func (w *wrapper) about(d Detected, topic string) (int, error) {
+	if w.call.Version {
 		fmt.Print(VersionText(program, version(), w.runtime, d.Output))
 		return 0, nil
 	}
-	fmt.Print(w.call.Grammar.HelpText(program, w.runtime, w.call.Command))
+	fmt.Print(w.call.Grammar.HelpText(program, w.runtime, topic))
 	return 0, nil
 }
 

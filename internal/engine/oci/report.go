@@ -11,7 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/caps"
+	"github.com/palisade-sec/palisade/policy"
 )
 
 // failed is the exit code of what went wrong here rather than in the runtime.
@@ -24,6 +28,26 @@ type log struct{ path, format string }
 func (l log) error(err error) { l.write("error", oneLine(err)) }
 
 func (l log) warn(err error) { l.write("warning", "warning: "+oneLine(err)) }
+
+// tellDropped names in the engine's log the capabilities that were asked for and that
+// the policy takes away. It is told of what has begun: engines read the log of what
+// has failed as one error.
+func (w *wrapper) tellDropped(asked *specs.LinuxCapabilities, p policy.Policy) {
+	if asked == nil {
+		return
+	}
+	var all caps.Set
+	for _, names := range [][]string{asked.Bounding, asked.Effective, asked.Permitted, asked.Inheritable, asked.Ambient} {
+		for _, name := range names {
+			if c, err := caps.Parse(name); err == nil {
+				all = all.With(c)
+			}
+		}
+	}
+	if gone := all.Minus(p.Capabilities); gone != 0 {
+		w.log.append("warning", fmt.Sprintf("%s: warning: container %s: policy %s takes away %s", program, w.call.ID, p.Name, strings.Join(gone.Names(), ", ")))
+	}
+}
 
 func oneLine(err error) string {
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
