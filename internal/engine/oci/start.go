@@ -8,6 +8,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/gc"
 	"github.com/palisade-sec/palisade/internal/state"
+	"github.com/palisade-sec/palisade/internal/witness"
 )
 
 // start lets the runtime start a container, and returns when what is in force has
@@ -63,6 +64,8 @@ func (w *wrapper) forget(code int) error {
 		switch {
 		case err == nil, errors.Is(err, state.ErrNotFound):
 			return nil
+		case errors.Is(err, witness.ErrLeft) && i < forgetTries:
+			// crun has sent the last signal and does not wait for the end.
 		case !errors.Is(err, state.ErrBusy):
 			return err
 		case code != 0 || i == forgetTries:
