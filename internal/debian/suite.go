@@ -38,6 +38,17 @@ const maxListAge = 24 * time.Hour
 // those in the cache are fresh. Where neither can be had the oracle is missing.
 func OpenSuite(tb testing.TB, name string) *Suite {
 	tb.Helper()
+	return open(tb, name, "deb")
+}
+
+// OpenSources is OpenSuite for the sources of a suite's packages.
+func OpenSources(tb testing.TB, name string) *Suite {
+	tb.Helper()
+	return open(tb, name, "deb-src")
+}
+
+func open(tb testing.TB, name, kind string) *Suite {
+	tb.Helper()
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		oracle.Missing(tb, "suite %s comes from Debian's archive, and there is no apt-get here", name)
 	}
@@ -45,6 +56,9 @@ func OpenSuite(tb testing.TB, name string) *Suite {
 		oracle.Missing(tb, "no keys of Debian's archive here (apt: debian-archive-keyring)")
 	}
 	s := &Suite{name: name, root: filepath.Join(oracle.CacheDir(tb, "debian"), "apt-"+name)}
+	if kind != "deb" {
+		s.root += "-" + kind
+	}
 	for _, dir := range []string{"state/lists/partial", "cache/archives/partial", "parts"} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o755); err != nil {
 			tb.Fatal(err)
@@ -56,7 +70,7 @@ func OpenSuite(tb testing.TB, name string) *Suite {
 		return s
 	}
 	for file, text := range map[string]string{
-		"sources.list": "deb [signed-by=" + keyring + "] " + mirror + " " + name + " main\n",
+		"sources.list": kind + " [signed-by=" + keyring + "] " + mirror + " " + name + " main\n",
 		"status":       "",
 	} {
 		if err := os.WriteFile(filepath.Join(s.root, file), []byte(text), 0o644); err != nil {
@@ -93,6 +107,7 @@ func (s *Suite) apt(program string, args ...string) *exec.Cmd {
 var (
 	sha256Field  = regexp.MustCompile(`(?m)^SHA256: ([0-9a-f]{64})$`)
 	dependsField = regexp.MustCompile(`(?m)^Depends: (.*)$`)
+	versionField = regexp.MustCompile(`(?m)^Version: ([0-9A-Za-z.+~:-]+)$`)
 )
 
 // show is the record of the newest version of a package.
@@ -158,4 +173,31 @@ func (s *Suite) Unpack(tb testing.TB, names ...string) string {
 		}
 	})
 	return dir
+}
+
+// Source unpacks the source of a package into a folder of the cache, which is named
+// by its version, and returns that and the version. The suite is one of
+// [OpenSources].
+func (s *Suite) Source(tb testing.TB, name string) (dir, version string) {
+	tb.Helper()
+	oracle.Tool(tb, "dpkg-source", "apt: dpkg-dev")
+	out, err := s.apt("apt-cache", "showsrc", "--only-source", name).Output()
+	m := versionField.FindSubmatch(out)
+	if err != nil || m == nil {
+		oracle.Missing(tb, "%s has no source of %s: %v", s.name, name, err)
+	}
+	version = string(m[1])
+	dir = filepath.Join(oracle.CacheDir(tb, "debian"), name+"-source-"+version)
+	once(tb, dir, func(tmp string) {
+		cmd := s.apt("apt-get", "source", "-q", name+"="+version)
+		cmd.Dir = tmp
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			oracle.Missing(tb, "the source of %s in %s cannot be had: %v: %s", name, s.name, err, bytes.TrimSpace(msg))
+		}
+	})
+	trees, err := filepath.Glob(filepath.Join(dir, name+"-*", "*"))
+	if err != nil || len(trees) == 0 {
+		tb.Fatalf("no tree of %s in %s", name, dir)
+	}
+	return filepath.Dir(trees[0]), version
 }

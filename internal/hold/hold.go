@@ -115,6 +115,8 @@ type Hold struct {
 
 type tracee struct {
 	parent  int  // the traced process that made it, 0 for none
+	known   bool // who made it, or it was there before
+	waits   bool // stopped until that is known
 	stopped bool // for us
 	step    bool // it has executed the last step
 	hook    bool // it is a hook that runs before the root is there, or of one
@@ -172,7 +174,7 @@ func (h *Hold) seize(tid int, flags uintptr) error {
 	if err := ptrace(unix.PTRACE_SEIZE, tid, 0, baseFlags|flags); err != nil {
 		return fmt.Errorf("trace process %d: %w", tid, err)
 	}
-	h.add(tid)
+	h.add(tid).known = true
 	return nil
 }
 
@@ -274,6 +276,10 @@ func (h *Hold) Wait() (Result, error) {
 				res.StepEnded, res.StepStatus = true, ws
 			}
 			h.remove(pid)
+			if err := h.goOnOrphans(); err != nil {
+				h.Kill()
+				return res, err
+			}
 			continue
 		}
 		here, err := h.event(pid, ws)
@@ -368,7 +374,12 @@ func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
 		}
 		if child != 0 {
 			c := h.add(child)
-			c.parent, c.hook = pid, t.hook
+			c.parent, c.hook, c.known = pid, t.hook, true
+			if c.waits {
+				if err := h.goOn(child, c, 0); err != nil {
+					return false, err
+				}
+			}
 		}
 	case unix.PTRACE_EVENT_EXEC:
 		// Another thread than the first becomes the process.
@@ -387,6 +398,11 @@ func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
 			// A group stop lasts until the next SIGCONT.
 			t.stopped = false
 			return false, ptraceRunning(unix.PTRACE_LISTEN, pid, 0)
+		}
+		if !t.known {
+			// What it executes is judged by who made it: it waits for the word of that.
+			t.waits = true
+			return false, nil
 		}
 	case 0:
 		return false, h.goOn(pid, t, int(ws.StopSignal()))
@@ -517,8 +533,38 @@ func exeOf(pid int) (Identity, error) {
 
 // goOn resumes a stopped thread.
 func (h *Hold) goOn(pid int, t *tracee, signal int) error {
-	t.stopped = false
+	t.stopped, t.waits = false, false
 	return ptraceRunning(unix.PTRACE_CONT, pid, uintptr(signal))
+}
+
+// goOnOrphans resumes what waits for the word of a process that was killed before it
+// could give it. It is nobody's child then, and counts as made by none.
+func (h *Hold) goOnOrphans() error {
+	for pid, t := range h.tracees {
+		if !t.waits || h.tracees[parentOf(pid)] != nil {
+			continue
+		}
+		t.known = true
+		if err := h.goOn(pid, t, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parentOf is the process whose child a process is, 0 for one that has ended.
+func parentOf(pid int) int {
+	b, err := os.ReadFile(proc(pid, "stat"))
+	if err != nil {
+		return 0
+	}
+	// The name, which is in brackets, can have any character.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(f[1]) // the kernel's own text
+	return ppid
 }
 
 // Release lets everything run on untraced.

@@ -196,6 +196,57 @@ func TestConfirmRunc(t *testing.T) {
 		}
 		h.leftNothing(t)
 	})
+	t.Run("what the engine is told", func(t *testing.T) {
+		dir := h.bundle(t, "sleep 100", nil)
+		log := filepath.Join(h.work, "told.json")
+		told := func() string {
+			b, err := os.ReadFile(log)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			return string(b)
+		}
+		logged := func(args ...string) (string, int) {
+			return call(append([]string{"--log", log, "--log-format", "json"}, args...)...)
+		}
+		if out, code := logged("run", "--detach", "--bundle", dir, "told"); code != 0 || strings.Contains(out, "takes away") {
+			t.Fatalf("exit code %d: %s", code, out)
+		}
+		if b := told(); !strings.Contains(b, `"level":"warning"`) || !strings.Contains(b, "policy default takes away CAP_SYS_ADMIN") {
+			t.Errorf("the log has %q", b)
+		}
+		before := told()
+		if out, code := logged("exec", "told", "/bin/true"); code != 0 || told() != before {
+			t.Errorf("exec that loses nothing: exit code %d: %s%s", code, out, told())
+		}
+		process := filepath.Join(h.work, "told-process.json")
+		if err := os.WriteFile(process, []byte(`{"user":{"uid":0,"gid":0},"cwd":"/","args":["/bin/true"],"capabilities":{"bounding":["CAP_SYS_TIME","CAP_KILL","CAP_NOSUCH"]}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := logged("exec", "--process", process, "told"); code != 0 || !strings.Contains(told(), "takes away CAP_SYS_TIME\"") {
+			t.Errorf("exec: exit code %d: %s%s", code, out, told())
+		}
+		var st struct{ Bundle string }
+		out, code := call("state", "told")
+		if err := json.Unmarshal([]byte(out), &st); err != nil || code != 0 || st.Bundle != dir {
+			t.Errorf("state: exit code %d: %s", code, out)
+		}
+		for _, format := range []string{"table", "json"} {
+			if out, code := call("list", "--format", format); code != 0 || !strings.Contains(out, dir) || strings.Contains(out, "/state/containers/") {
+				t.Errorf("list %s: exit code %d: %s", format, code, out)
+			}
+		}
+		if out, code := call("state", "nosuch"); code != 1 {
+			t.Errorf("state of no container: exit code %d: %s", code, out)
+		}
+		if out, code := call("help", "exec"); code != 0 || !strings.HasPrefix(out, "usage: palisade-oci [OPTION]... exec ") {
+			t.Errorf("help exec: exit code %d: %s", code, out)
+		}
+		if out, code := call("delete", "--force", "told"); code != 0 {
+			t.Error(out)
+		}
+		h.leftNothing(t)
+	})
 	t.Run("descriptors of the caller", func(t *testing.T) {
 		// Number 3 is passed on to the container, number 4 is not.
 		dir := h.bundle(t, "cat <&3; ls /proc/self/fd", nil)
