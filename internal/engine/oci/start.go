@@ -31,6 +31,7 @@ func (w *wrapper) start() (int, error) {
 // use: a second in all.
 const (
 	forgetTries = 50
+	endTries    = 500 // for a process that has got its last signal: ten seconds
 	forgetPause = 20 * time.Millisecond
 )
 
@@ -64,7 +65,7 @@ func (w *wrapper) forget(code int) error {
 		switch {
 		case err == nil, errors.Is(err, state.ErrNotFound):
 			return nil
-		case errors.Is(err, witness.ErrLeft) && i < forgetTries:
+		case errors.Is(err, witness.ErrLeft) && i < endTries:
 			// crun has sent the last signal and does not wait for the end.
 		case !errors.Is(err, state.ErrBusy):
 			return err
