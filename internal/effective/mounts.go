@@ -55,15 +55,16 @@ func readTable(r io.Reader) (*table, error) {
 	return t, nil
 }
 
-// shorten leaves of a file system's options, the end of each line, only whether it is
-// read-only. An overlay of many layers has more of them than the parser takes.
+// shorten leaves of a file system's many options, the end of each line, only whether it
+// is read-only. An overlay of many layers has more of them than the parser takes.
 //
 // Source: fs/proc_namespace.c, show_mountinfo: "ro" or "rw" comes first.
 func shorten(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	for line := range bytes.Lines(b) {
 		options := bytes.LastIndexByte(line, ' ') + 1
-		if comma := bytes.IndexByte(line[options:], ','); comma >= 0 {
+		const few = 256
+		if comma := bytes.IndexByte(line[options:], ','); comma >= 0 && len(line)-options > few {
 			out = append(append(out, line[:options+comma]...), '\n')
 			continue
 		}

@@ -43,7 +43,8 @@ func runtimeFaults() []fault {
 	add(shape{}, allWays, "no new privileges dropped", "bounding set widened", "effective set widened", "permitted set widened",
 		"inheritable set widened", "ambient set widened", "inheritable set filled", "every set filled", "last step dropped",
 		"last step replaced", "another program instead", "another workload")
-	add(shape{user: 1000}, allWays, "user 0", "group 0", "group 0 in addition")
+	add(shape{user: 1000}, allWays, "user 0", "group 0")
+	add(shape{user: 1000}, slices.Concat(making, adding), "group 0 in addition") // "palisade run" gives it, as Docker does
 	add(shape{}, both, "masks dropped", "one mask dropped", "read-only paths dropped", "one read-only path dropped", "another root",
 		"pid namespace dropped", "ipc namespace dropped", "uts namespace dropped", "net namespace dropped", "cgroup namespace dropped",
 		"mount namespace dropped", "pid namespace shared", "ipc namespace shared", "net namespace shared", "uts namespace shared",
