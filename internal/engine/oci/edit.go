@@ -312,6 +312,10 @@ func hooksOf(s *specs.Spec) map[string][]specs.Hook {
 // Source: crun 1.8.1, src/libcrun/container.c, libcrun_container_run_internal.
 const replacesFilter = "run.oci.seccomp_bpf_data"
 
+// loadsPlugins is an annotation with which crun loads libraries that answer system
+// calls. It waits for ever when they do not.
+const loadsPlugins = "run.oci.seccomp.plugins"
+
 // Edit puts c into the text of config.json, which comes from the given folder (an
 // absolute path), so that the text can lie in any folder. It returns the edited
 // text and what it says.
@@ -336,6 +340,9 @@ func Edit(raw []byte, c Confinement, folder string) ([]byte, *specs.Spec, error)
 	}
 	if _, ok := s.Annotations[replacesFilter]; ok {
 		return nil, nil, fmt.Errorf("annotation %s replaces the container's system call filter: not allowed", replacesFilter)
+	}
+	if _, ok := s.Annotations[loadsPlugins]; ok {
+		return nil, nil, fmt.Errorf("annotation %s loads libraries into the runtime: not allowed", loadsPlugins)
 	}
 	if err := apply(s, c); err != nil {
 		return nil, nil, err
