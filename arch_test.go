@@ -79,7 +79,7 @@ var packages = map[string]at{
 }
 
 // testOnly packages serve tests; no other code may import them.
-var testOnly = []string{"internal/await", "internal/debian", "internal/enginetest", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/vmtest"}
+var testOnly = []string{"internal/await", "internal/debian", "internal/enginetest", "internal/escapes", "internal/freestanding", "internal/mutate", "internal/oracle", "internal/selinuxtest", "internal/suites", "internal/vmtest"}
 
 // sameLayer lists imports between packages of one layer that are in different
 // rooms (top-level folders), each with its reason. Floors order them all the same.
