@@ -75,6 +75,10 @@ type Expect struct {
 	// is there. What is executed there are programs of the host, hooks, and so is all
 	// that they start. Nil means that nothing is.
 	Early func(pid int) bool
+	// Apart reports whether a process that a traced one has just made is none of the
+	// container's, and is traced by its maker. It is let go before it has run; nil for
+	// none.
+	Apart func(pid, maker int) bool
 	// Hooks allows programs that children of the container's first process
 	// execute inside the container: its startContainer hooks.
 	Hooks bool
@@ -117,6 +121,7 @@ type tracee struct {
 	parent  int  // the traced process that made it, 0 for none
 	known   bool // who made it, or it was there before
 	waits   bool // stopped until that is known
+	begun   bool // it runs since
 	stopped bool // for us
 	step    bool // it has executed the last step
 	hook    bool // it is a hook that runs before the root is there, or of one
@@ -376,7 +381,7 @@ func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
 			c := h.add(child)
 			c.parent, c.hook, c.known = pid, t.hook, true
 			if c.waits {
-				if err := h.goOn(child, c, 0); err != nil {
+				if err := h.begin(child, c); err != nil {
 					return false, err
 				}
 			}
@@ -404,6 +409,7 @@ func (h *Hold) event(pid int, ws unix.WaitStatus) (bool, error) {
 			t.waits = true
 			return false, nil
 		}
+		return false, h.begin(pid, t)
 	case 0:
 		return false, h.goOn(pid, t, int(ws.StopSignal()))
 	}
@@ -535,6 +541,19 @@ func exeOf(pid int) (Identity, error) {
 func (h *Hold) goOn(pid int, t *tracee, signal int) error {
 	t.stopped, t.waits = false, false
 	return ptraceRunning(unix.PTRACE_CONT, pid, uintptr(signal))
+}
+
+// begin resumes a thread whose maker is known, or lets it go.
+func (h *Hold) begin(pid int, t *tracee) error {
+	if h.expect.Apart == nil || t.begun || t.parent == 0 || !h.expect.Apart(pid, t.parent) {
+		t.begun = true
+		return h.goOn(pid, t, 0)
+	}
+	if err := ptrace(unix.PTRACE_DETACH, pid, 0, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	h.remove(pid)
+	return nil
 }
 
 // goOnOrphans resumes what waits for the word of a process that was killed before it

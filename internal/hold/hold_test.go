@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 //
 //	fork WORDS -- WORDS   a child does the first, then this process goes on
 //	exec PROGRAM ARGS     become it
-//	exit N, mark FILE, wait FILE, say, stop
+//	exit N, mark FILE, wait FILE, say, stop, untraced
 func act(words []string) {
 	bad := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -73,6 +73,12 @@ func act(words []string) {
 			words = words[1:]
 		case "stop":
 			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			words = words[1:]
+		case "untraced":
+			b, err := os.ReadFile("/proc/self/status")
+			if err != nil || !strings.Contains(string(b), "TracerPid:\t0\n") {
+				bad(fmt.Errorf("traced: %v", err))
+			}
 			words = words[1:]
 		case "exit":
 			n, _ := strconv.Atoi(words[1])
@@ -265,6 +271,38 @@ func TestHooks(t *testing.T) {
 		}
 		h.Close()
 		os.Remove(p.mark("hook"))
+	}
+}
+
+// TestApart lets go a process that a traced one makes for itself, and holds all else.
+func TestApart(t *testing.T) {
+	p := copies(t)
+	for _, apart := range []bool{false, true} {
+		e := Expect{Step: p.identity(t, p.step), Inside: p.inside(t), Timeout: testTimeout}
+		if apart {
+			e.Apart = func(pid, maker int) bool {
+				b, err := os.ReadFile(proc(pid, "status"))
+				// A thread of the maker is none.
+				return err == nil && strings.Contains(string(b), fmt.Sprintf("\nTgid:\t%d\n", pid))
+			}
+		}
+		h := New(e)
+		words := []string{"fork", "untraced", "mark", p.mark("apart"), "--", "exec", p.step, "act", "exec", p.workload, "act"}
+		if err := h.Start(p.runtime, append([]string{p.runtime, "act"}, words...), stdio(), true); err != nil {
+			t.Fatal(err)
+		}
+		res, err := h.Wait()
+		if apart && (err != nil || res.PID == 0 || !exists(p.mark("apart"))) {
+			t.Errorf("apart: %+v, %v", res, err)
+		}
+		if !apart && (err != nil || res.PID != 0 || exists(p.mark("apart"))) {
+			t.Errorf("not apart: %+v, %v", res, err)
+		}
+		h.Release()
+		if _, err := h.Ended(); err != nil {
+			t.Error(err)
+		}
+		h.Close()
 	}
 }
 

@@ -220,6 +220,14 @@ func insideNew() (inside, early func(pid int) bool, err error) {
 	return inside, early, nil
 }
 
+// beganInNamespace reports whether a process that was just made has another user
+// namespace than its maker.
+func beganInNamespace(pid, maker int) bool {
+	theirs, err1 := os.Readlink(procFile(pid, "ns/user"))
+	makers, err2 := os.Readlink(procFile(maker, "ns/user"))
+	return err1 == nil && err2 == nil && theirs != makers
+}
+
 func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }

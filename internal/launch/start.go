@@ -45,6 +45,9 @@ type Making struct {
 	// workload. EarlyHooks: it has hooks that run in its namespaces before its root
 	// is there.
 	Hooks, EarlyHooks bool
+	// Mappers: the runtime makes processes in user namespaces of their own, which it
+	// traces, for the mappings of mounts. No process of the container begins so.
+	Mappers bool
 	// Keep keeps the container in use until it has ended: nobody else is to clean up
 	// after it.
 	Keep bool
@@ -141,6 +144,9 @@ func (c *Container) Run(rt Runtime, m Making) (Outcome, error) {
 	expect := hold.Expect{Step: c.Handed, Config: c.HandedConfig, Hooks: m.Hooks}
 	if expect.Inside, expect.Early, err = insideNew(); err != nil {
 		return Outcome{}, c.Undo(err)
+	}
+	if m.Mappers {
+		expect.Apart = beganInNamespace
 	}
 	if !m.EarlyHooks {
 		expect.Early = nil

@@ -35,6 +35,11 @@ const (
 	ownFilter    = "the policy's filter refuses the system call that the engine's allows"
 	strictNames  = "a member of the configuration in another case than the specification's is refused"
 	onlyTighten  = "an annotation, which an image can bring, does not give the container the caller's groups"
+	oneMore      = "palisade-oci says in a line more that the command was not executed"
+	noNamespace  = "the policy masks paths, for which a container has to have a mount namespace"
+	moreFiles    = "the limit of open files is what the runtime alone needs, and it has three more"
+	sourceThere  = "what a bind mount shows is compared with what was asked for, and has to be there before the container is"
+	notRaised    = "an ambient capability that the kernel would not raise is left out before, and nothing is left to warn of"
 	lastStep     = "the last step's two files, sealed and in memory, are open in the runtime while it runs the hook"
 )
 
@@ -44,17 +49,31 @@ const numbersOfFive = "wants a process number of five digits"
 // runcDiffers are tests of runc that pass alone and fail below Palisade, by file and
 // name.
 var runcDiffers = map[string]string{
-	"dev.bats: runc run [device cgroup allow rw char device]":  noCapability,
-	"dev.bats: runc run [device cgroup allow rm block device]": blockDevice,
-	"help.bats: runc -h":                             ownHelp,
-	"help.bats: runc command -h":                     ownHelp,
-	"help.bats: runc foo -h":                         ownHelp,
-	"mask.bats: mask paths [prohibit symlink /proc]": ownCode,
-	"mask.bats: mask paths [prohibit symlink /sys]":  ownCode,
-	"seccomp-notify.bats: runc run [seccomp] (SCMP_ACT_NOTIFY startContainer hook)": lastStep,
-	"seccomp.bats: runc run [seccomp -ENOSYS handling]":                             ownFilter,
-	"update.bats: update cpuset parameters via resources.CPU":                       strictNames,
-	"version.bats: runc version":                                                    ownHelp,
+	"capabilities.bats: runc run with new privileges":                                       noNewPrivs,
+	"capabilities.bats: runc run with some capabilities":                                    noCapability,
+	"capabilities.bats: runc exec --cap [ambient is set from spec]":                         noInherit,
+	"capabilities.bats: runc run [ambient caps not set in inheritable result in a warning]": notRaised,
+	"dev.bats: runc run [device cgroup allow rw char device]":                               noCapability,
+	"dev.bats: runc run [device cgroup allow rm block device]":                              blockDevice,
+	"exec.bats: runc exec [execve error]":                                                   oneMore,
+	"help.bats: runc -h":                                                                    ownHelp,
+	"help.bats: runc command -h":                                                            ownHelp,
+	"help.bats: runc foo -h":                                                                ownHelp,
+	"host-mntns.bats: runc run [host mount ns + hooks]":                                     noNamespace,
+	"mask.bats: mask paths [prohibit symlink /proc]":                                        ownCode,
+	"mask.bats: mask paths [prohibit symlink /sys]":                                         ownCode,
+	"mounts.bats: runc run [/proc is a symlink]":                                            ownCode,
+	"mounts.bats: runc run [mount order, container bind-mount source]":                      sourceThere,
+	"mounts.bats: runc run [mount order, container bind-mount source] (userns)":             sourceThere,
+	"mounts.bats: runc run [mount order, container idmap source]":                           sourceThere,
+	"mounts.bats: runc run [mount order, container idmap source] (userns)":                  sourceThere,
+	"no_pivot.bats: runc run --no-pivot must not expose bare /proc":                         ownFilter,
+	"run.bats: runc run [execve error]":                                                     oneMore,
+	"idmap.bats: Check mount source fds are cleaned up with idmapped mounts [userns]":       moreFiles,
+	"seccomp-notify.bats: runc run [seccomp] (SCMP_ACT_NOTIFY startContainer hook)":         lastStep,
+	"seccomp.bats: runc run [seccomp -ENOSYS handling]":                                     ownFilter,
+	"update.bats: update cpuset parameters via resources.CPU":                               strictNames,
+	"version.bats: runc version":                                                            ownHelp,
 }
 
 // crunDiffers is the same for crun.
@@ -177,6 +196,9 @@ func command(t *testing.T, dir string, env []string, name string, args ...string
 	}
 }
 
+// builtRunc is where runc is in its tree.
+const builtRunc = "_runc"
+
 // runcTree is the source of a version of runc, with the programs that its tests use
 // and, in the place of the images that they download, one that the test makes.
 func runcTree(t *testing.T, version string, h *enginetest.Host) string {
@@ -184,13 +206,21 @@ func runcTree(t *testing.T, version string, h *enginetest.Host) string {
 	goTool := oracle.Tool(t, "go", "https://go.dev/dl")
 	oracle.Tool(t, "cc", "apt: gcc libc6-dev libseccomp-dev pkg-config")
 	oracle.Tool(t, "xz", "apt: xz-utils")
-	dir := filepath.Join(oracle.CacheDir(t, "suites"), "runc-"+version+"-1")
+	dir := filepath.Join(oracle.CacheDir(t, "suites"), "runc-"+version+"-2")
 	copyTree(t, oracle.Module(t, "github.com/opencontainers/runc@v"+version), dir, func(dir string) {
 		env := []string{"GOFLAGS=-mod=mod", "GOWORK=off", "CGO_ENABLED=1"}
-		for _, name := range []string{"recvtty", "sd-helper", "seccompagent"} {
-			command(t, dir, env, goTool, "build", "-tags", "seccomp", "-o", "contrib/cmd/"+name+"/"+name, "./contrib/cmd/"+name)
+		command(t, dir, env, goTool, "build", "-tags", "seccomp", "-o", builtRunc, ".")
+		if _, err := os.Stat(filepath.Join(dir, "tests/cmd")); err == nil {
+			if err := os.Mkdir(filepath.Join(dir, "tests/cmd/_bin"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			command(t, dir, env, goTool, "build", "-tags", "seccomp", "-o", "tests/cmd/_bin/", "./tests/cmd/...")
+		} else {
+			for _, name := range []string{"recvtty", "sd-helper", "seccompagent"} {
+				command(t, dir, env, goTool, "build", "-tags", "seccomp", "-o", "contrib/cmd/"+name+"/"+name, "./contrib/cmd/"+name)
+			}
 		}
-		for _, pattern := range []string{"tests/integration/*.sh", "contrib/cmd/*/*.sh"} {
+		for _, pattern := range []string{"tests/integration/*.sh", "contrib/cmd/*/*.sh", "tests/cmd/*/*.sh"} {
 			scripts, _ := filepath.Glob(filepath.Join(dir, pattern))
 			for _, s := range scripts { // they are not executable in a module
 				if err := os.Chmod(s, 0o755); err != nil {
@@ -205,16 +235,15 @@ func runcTree(t *testing.T, version string, h *enginetest.Host) string {
 	return dir
 }
 
-// runtimes are the runtime and a script that calls it below Palisade.
-func runtimes(t *testing.T, h *enginetest.Host, runtime string) (alone, below string) {
+// wrapped is a script that calls a runtime below Palisade.
+func wrapped(t *testing.T, h *enginetest.Host, alone string) (below string) {
 	t.Helper()
-	alone = oracle.Tool(t, runtime, "apt: "+runtime)
-	below = filepath.Join(h.Work, "below-"+runtime)
+	below = filepath.Join(h.Work, "palisade-below")
 	script := fmt.Sprintf("#!/bin/sh\nexec %s/palisade-oci --palisade-runtime=%s --palisade-state=%s/state \"$@\"\n", h.Bin, alone, h.Work)
 	if err := os.WriteFile(below, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return alone, below
+	return below
 }
 
 // output runs a command that may fail and returns what it says.
@@ -268,9 +297,25 @@ func TestConfirmRuncSuite(t *testing.T) {
 	for _, tool := range []string{"jq", "gawk", "script"} {
 		oracle.Tool(t, tool, "apt: jq gawk bsdutils")
 	}
+	for _, version := range runcVersions() {
+		t.Run(version, func(t *testing.T) { runcSuite(t, version) })
+	}
+}
+
+// runcVersions are that of Debian 12 and one of today, whose sources are published as
+// modules.
+func runcVersions() []string {
+	if os.Getenv(envAll) == "" {
+		return []string{"1.1.5"}
+	}
+	return []string{"1.1.5", "1.5.2"}
+}
+
+func runcSuite(t *testing.T, version string) {
 	h := newSide(t)
-	tree := runcTree(t, "1.1.5", h)
-	alone, below := runtimes(t, h, "runc")
+	tree := runcTree(t, version, h)
+	alone := filepath.Join(tree, builtRunc)
+	below := wrapped(t, h, alone)
 	var s score
 	for _, file := range files(t, filepath.Join(tree, "tests/integration/*.bats"), "start.bats") {
 		run := func(side, runtime string) string {
@@ -296,7 +341,8 @@ func TestConfirmCrunSuite(t *testing.T) {
 	}
 	python := oracle.Tool(t, "python3", "apt: python3")
 	h := newSide(t)
-	alone, below := runtimes(t, h, "crun")
+	alone := oracle.Tool(t, "crun", "apt: crun")
+	below := wrapped(t, h, alone)
 	source, version := debian.OpenSources(t, "bookworm").Source(t, "crun")
 	cc := oracle.Tool(t, "cc", "apt: gcc libc6-dev libseccomp-dev")
 	tree := filepath.Join(oracle.CacheDir(t, "suites"), "crun-"+version+"-1")

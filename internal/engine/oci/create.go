@@ -305,6 +305,12 @@ func (w *wrapper) making(c *launch.Container, spec *specs.Spec) (launch.Runtime,
 	call := w.call
 	call.MakeAbsolute(w.dirs())
 	m := launch.Making{Process: spec.Process, PIDFile: call.Value("pid-file")}
+	// Source: runc 1.2, libcontainer/userns/usernsfd_linux.go. Its container's own
+	// processes move to their user namespace after they have begun. Those of crun
+	// begin in it.
+	m.Mappers = call.Grammar.Runtime == "runc" && slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool {
+		return len(m.UIDMappings)+len(m.GIDMappings) > 0 || slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
+	})
 	if h := spec.Hooks; h != nil {
 		m.Hooks, m.EarlyHooks = len(h.StartContainer) > 0, len(h.CreateContainer) > 0
 	}

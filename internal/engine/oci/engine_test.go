@@ -196,6 +196,38 @@ func TestConfirmRunc(t *testing.T) {
 		}
 		h.leftNothing(t)
 	})
+	t.Run("mounts that a later one hides", func(t *testing.T) {
+		dir := h.bundle(t, "grep -c ' /data' /proc/mounts; touch /data/inner/file; ls /data", func(c map[string]any) {
+			tmpfs := func(at string) any {
+				return map[string]any{"destination": at, "type": "tmpfs", "source": "tmpfs", "options": []string{"rw"}}
+			}
+			c["mounts"] = append(c["mounts"].([]any), tmpfs("/data"), tmpfs("/data/inner"), tmpfs("/data"), tmpfs("/data/inner"))
+		})
+		if out, code := call("run", "--bundle", dir, "hides"); code != 0 || !strings.HasSuffix(out, "inner\n") {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+		h.leftNothing(t)
+	})
+	t.Run("capabilities that execution gives", func(t *testing.T) {
+		for _, tt := range []struct {
+			uid                           int
+			permitted, inherited, ambient []string
+		}{
+			{0, []string{"CAP_KILL"}, nil, nil},
+			{1000, []string{"CAP_KILL"}, []string{"CAP_KILL"}, []string{"CAP_KILL"}},
+		} {
+			dir := h.bundle(t, "grep CapEff /proc/self/status", func(c map[string]any) {
+				p := c["process"].(map[string]any)
+				p["user"] = map[string]any{"uid": tt.uid, "gid": 0}
+				p["noNewPrivileges"] = true
+				p["capabilities"] = map[string]any{"bounding": []string{"CAP_KILL"}, "permitted": tt.permitted, "inheritable": tt.inherited, "ambient": tt.ambient}
+			})
+			if out, code := call("run", "--bundle", dir, "gives"); code != 0 || !strings.Contains(out, "0000000000000020") {
+				t.Errorf("user %d: exit code %d: %s", tt.uid, code, out)
+			}
+		}
+		h.leftNothing(t)
+	})
 	t.Run("what the engine is told", func(t *testing.T) {
 		dir := h.bundle(t, "sleep 100", nil)
 		log := filepath.Join(h.work, "told.json")
