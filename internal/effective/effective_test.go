@@ -106,7 +106,7 @@ func askedState() State {
 			{Destination: "/dev/flat", Bind: true, Dev: 9, Ino: 10},
 		},
 		Others: []string{"/before", "/process"}, DevicesDenied: true,
-		Devices: []Mount{{Destination: "/dev/fuse", Kind: KindChar, Device: Device{10, 229}}},
+		Devices: []Mount{{Destination: "/dev/fuse", Kind: kindChar, Device: Device{10, 229}}},
 		FDs:     1, Namespaces: []string{"mnt", "pid"},
 	}
 }
@@ -127,12 +127,12 @@ func foundState() State {
 		{Destination: "/var/run/x", Point: "/run/x", Type: "ext4", Root: "/x", Dev: 9, Ino: 8},
 		{Destination: "/dev/host", Point: "/dev/host", Type: "devtmpfs", Root: "/", Dev: 9, Ino: 9},
 		{Destination: "/dev/flat", Point: "/dev/flat", Type: "devtmpfs", Root: "/", Dev: 9, Ino: 10},
-		{Destination: "/proc/kcore", Point: "/proc/kcore", Type: "tmpfs", Root: "/null", Kind: KindChar, Device: Device{1, 3}},
+		{Destination: "/proc/kcore", Point: "/proc/kcore", Type: "tmpfs", Root: "/null", Kind: kindChar, Device: Device{1, 3}},
 		{Destination: "/proc/acpi", Point: "/proc/acpi", Type: "tmpfs", Root: "/", ReadOnly: true},
 		{Destination: "/proc/sys", Point: "/proc/sys", Type: "proc", Root: "/sys", ReadOnly: true},
 	}
 	s.DevicesDenied = true
-	s.Devices = []Mount{{Destination: "/dev/null", Kind: KindChar, Device: Device{1, 3}}, {Destination: "/dev/tty", Kind: KindChar, Device: Device{5, 0}}}
+	s.Devices = []Mount{{Destination: "/dev/null", Kind: kindChar, Device: Device{1, 3}}, {Destination: "/dev/tty", Kind: kindChar, Device: Device{5, 0}}}
 	s.FDs = 0
 	return s
 }
@@ -185,7 +185,7 @@ var comparisons = []struct {
 	{"Seccomp", "uncounted", func(s *State) { s.Seccomp.Filters = -1 }, ""},
 	{"Seccomp", "unread, witnessed", func(s *State) { s.Seccomp.SHA256, s.Seccomp.Witnessed = nil, true }, ""},
 	{"Seccomp", "one more", func(s *State) { s.Seccomp.Filters, s.Seccomp.SHA256 = 3, []string{"cc", "bb", "aa"} }, ""},
-	{"Seccomp", "strict", func(s *State) { s.Seccomp = Seccomp{Mode: SeccompStrict} }, ""},
+	{"Seccomp", "strict", func(s *State) { s.Seccomp = Seccomp{Mode: seccompStrict} }, ""},
 	{"Capabilities", "bounding", func(s *State) { s.Capabilities.Bounding |= caps.Of(caps.SysAdmin) }, "capabilities"},
 	{"Capabilities", "effective", func(s *State) { s.Capabilities.Effective |= caps.Of(caps.SysAdmin) }, "capabilities"},
 	{"Capabilities", "permitted", func(s *State) { s.Capabilities.Permitted |= caps.Of(caps.SysAdmin) }, "capabilities"},
@@ -236,7 +236,7 @@ var comparisons = []struct {
 	{"Mounts", "cgroups of another type", func(s *State) { s.at("/sys/fs/cgroup").Type = "ext4" }, "mounts"},
 	{"Mounts", "over /proc/1/fd", func(s *State) { s.mount(Mount{Destination: "/proc/1/fd", Point: "/proc/1/fd", Type: "tmpfs"}) }, "mounts"},
 	{"Mounts", "a device over /proc/self/x", func(s *State) {
-		s.mount(Mount{Destination: "/proc/uptime", Point: "/proc/uptime", Type: "tmpfs", Kind: KindChar, Device: Device{1, 3}})
+		s.mount(Mount{Destination: "/proc/uptime", Point: "/proc/uptime", Type: "tmpfs", Kind: kindChar, Device: Device{1, 3}})
 	}, "mounts"},
 	{"Mounts", "in /sys", func(s *State) { s.mount(Mount{Destination: "/sys/kernel", Point: "/sys/kernel", Type: "tmpfs"}) }, "mounts"},
 	{"Mounts", "in /dev", func(s *State) { s.mount(Mount{Destination: "/dev/x", Point: "/dev/x", Type: "tmpfs"}) }, "mounts"},
@@ -244,54 +244,54 @@ var comparisons = []struct {
 	{"Mounts", "below a recursive bind", func(s *State) { s.mount(Mount{Destination: "/dev/host/x", Point: "/dev/host/x", Type: "tmpfs"}) }, ""},
 	{"Mounts", "where it may be", func(s *State) { s.mount(Mount{Destination: "/process", Point: "/process", Type: "tmpfs"}) }, ""},
 	{"Mounts", "a node for /dev/zero", func(s *State) {
-		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "devtmpfs", Kind: KindChar, Device: Device{1, 5}})
+		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "devtmpfs", Kind: kindChar, Device: Device{1, 5}})
 	}, ""},
 	{"Mounts", "another for /dev/zero", func(s *State) {
-		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "devtmpfs", Kind: KindChar, Device: Device{1, 1}})
+		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "devtmpfs", Kind: kindChar, Device: Device{1, 1}})
 	}, "mounts"},
 	{"Mounts", "a file for /dev/zero", func(s *State) {
-		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "ext4", Kind: KindFile, Device: Device{1, 5}})
+		s.mount(Mount{Destination: "/dev/zero", Point: "/dev/zero", Type: "ext4", Kind: kindFile, Device: Device{1, 5}})
 	}, "mounts"},
 	{"Mounts", "a console", func(s *State) {
-		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devpts", Kind: KindChar, Device: Device{136, 1}})
+		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devpts", Kind: kindChar, Device: Device{136, 1}})
 	}, ""},
 	{"Mounts", "a file for a console", func(s *State) {
-		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "proc", Kind: KindFile})
+		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "proc", Kind: kindFile})
 	}, "mounts"},
 	{"Mounts", "a disk for a console", func(s *State) {
-		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devtmpfs", Kind: KindBlock, Device: Device{136, 0}})
+		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devtmpfs", Kind: kindBlock, Device: Device{136, 0}})
 	}, "mounts"},
 	{"Mounts", "memory for a console", func(s *State) {
-		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devtmpfs", Kind: KindChar, Device: Device{1, 1}})
+		s.mount(Mount{Destination: "/dev/console", Point: "/dev/console", Type: "devtmpfs", Kind: kindChar, Device: Device{1, 1}})
 	}, "mounts"},
 	{"Mounts", "ptmx", func(s *State) {
-		s.mount(Mount{Destination: "/dev/ptmx", Point: "/dev/ptmx", Type: "devpts", Kind: KindChar, Device: Device{5, 2}})
+		s.mount(Mount{Destination: "/dev/ptmx", Point: "/dev/ptmx", Type: "devpts", Kind: kindChar, Device: Device{5, 2}})
 	}, ""},
 	{"Mounts", "another ptmx", func(s *State) {
-		s.mount(Mount{Destination: "/dev/ptmx", Point: "/dev/ptmx", Type: "devpts", Kind: KindChar, Device: Device{5, 1}})
+		s.mount(Mount{Destination: "/dev/ptmx", Point: "/dev/ptmx", Type: "devpts", Kind: kindChar, Device: Device{5, 1}})
 	}, "mounts"},
 	{"Mounts", "a device that was asked for", func(s *State) {
-		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: KindChar, Device: Device{10, 229}})
+		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: kindChar, Device: Device{10, 229}})
 	}, ""},
 	{"Mounts", "another in its place", func(s *State) {
-		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: KindChar, Device: Device{10, 228}})
+		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: kindChar, Device: Device{10, 228}})
 	}, "mounts"},
 	{"Mounts", "a disk in its place", func(s *State) {
-		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: KindBlock, Device: Device{10, 229}})
+		s.mount(Mount{Destination: "/dev/fuse", Point: "/dev/fuse", Type: "devtmpfs", Kind: kindBlock, Device: Device{10, 229}})
 	}, "mounts"},
-	{"Devices", "a file", func(s *State) { s.Devices[0].Kind = KindFile }, "mounts"},
-	{"Devices", "a link", func(s *State) { s.Devices[0] = Mount{Destination: "/dev/null", Kind: KindLink} }, "mounts"},
+	{"Devices", "a file", func(s *State) { s.Devices[0].Kind = kindFile }, "mounts"},
+	{"Devices", "a link", func(s *State) { s.Devices[0] = Mount{Destination: "/dev/null", Kind: kindLink} }, "mounts"},
 	{"Devices", "another", func(s *State) { s.Devices[0].Device.Minor = 1 }, "mounts"},
 	{"Devices", "of another kind", func(s *State) { s.Devices[1].Device.Major = 4 }, "mounts"},
 	{"DevicesDenied", "every device", func(s *State) { s.DevicesDenied = false }, "mounts"},
 	{"Devices", "nobody asked for it", func(s *State) {
-		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: KindChar, Device: Device{1, 11}})
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: kindChar, Device: Device{1, 11}})
 	}, "mounts"},
 	{"Devices", "asked for", func(s *State) {
-		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: KindChar, Device: Device{10, 229}})
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: kindChar, Device: Device{10, 229}})
 	}, ""},
 	{"Devices", "asked for as another", func(s *State) {
-		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: KindChar, Device: Device{1, 1}})
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: kindChar, Device: Device{1, 1}})
 	}, "mounts"},
 	{"Mounts", "nobody asked for it", func(s *State) {
 		s.Mounts = append(s.Mounts, Mount{Destination: "/etc/x", Point: "/etc/x", Type: "ext4", Dev: 5, Ino: 5, Kind: KindFolder})
@@ -304,9 +304,9 @@ var comparisons = []struct {
 	{"Outside", "root", func(s *State) { s.Outside = []string{"root"} }, "root"},
 	{"Outside", "working directory", func(s *State) { s.Outside = []string{"working directory"} }, "root"},
 	{"Descriptors", "a folder", func(s *State) { s.Descriptors = []Descriptor{{4, KindFolder, "/"}} }, "descriptors"},
-	{"Descriptors", "a file", func(s *State) { s.Descriptors = []Descriptor{{4, KindFile, "/"}} }, "descriptors"},
+	{"Descriptors", "a file", func(s *State) { s.Descriptors = []Descriptor{{4, kindFile, "/"}} }, "descriptors"},
 	{"Descriptors", "a folder as standard input", func(s *State) { s.Descriptors = []Descriptor{{0, KindFolder, "/"}} }, "descriptors"},
-	{"Descriptors", "a file as standard error", func(s *State) { s.Descriptors = []Descriptor{{2, KindFile, "/"}} }, ""},
+	{"Descriptors", "a file as standard error", func(s *State) { s.Descriptors = []Descriptor{{2, kindFile, "/"}} }, ""},
 	{"Descriptors", "one that was passed", func(s *State) { s.Descriptors = []Descriptor{{3, KindFolder, "/"}} }, ""},
 	{"Namespaces", "one shared", func(s *State) { s.Namespaces = []string{"pid"} }, "namespaces"},
 	{"Namespaces", "one more", func(s *State) { s.Namespaces = append(s.Namespaces, "user") }, ""},
@@ -337,7 +337,7 @@ func TestCompare(t *testing.T) {
 			continue
 		}
 		for _, m := range m {
-			if m.Layer != c.layer || m.Why == "" || m.Asked == "" || m.Effective == "" || !slices.Contains(LayerNames, m.Layer) {
+			if m.Layer != c.layer || m.Why == "" || m.Asked == "" || m.Effective == "" || !slices.Contains(layerNames, m.Layer) {
 				t.Errorf("%s, %s: %+v", c.field, c.name, m)
 			}
 		}
@@ -432,11 +432,11 @@ func TestLayers(t *testing.T) {
 	found := foundState()
 	found.NoNewPrivileges = false
 	layers := Layers(askedState(), &found, now)
-	if len(layers) != len(LayerNames) {
+	if len(layers) != len(layerNames) {
 		t.Fatalf("%d layers", len(layers))
 	}
 	for i, l := range layers {
-		if l.Layer != LayerNames[i] || l.VerifiedAt == nil || !l.VerifiedAt.Equal(now) || (l.Layer == "no_new_privileges") != (len(l.Mismatches) == 1) {
+		if l.Layer != layerNames[i] || l.VerifiedAt == nil || !l.VerifiedAt.Equal(now) || (l.Layer == "no_new_privileges") != (len(l.Mismatches) == 1) {
 			t.Errorf("%+v", l)
 		}
 		b, err := json.Marshal(l)
@@ -502,7 +502,7 @@ func TestReadStatus(t *testing.T) {
 			Capabilities: Capabilities{Inheritable: 1, Permitted: 2, Effective: 4, Bounding: 8, Ambient: 16},
 		},
 		status54: {Groups: []uint32{}, Seccomp: Seccomp{Mode: SeccompDisabled, Filters: -1}},
-		strings.Replace(status54, "Seccomp:\t0", "Seccomp:\t1", 1): {Groups: []uint32{}, Seccomp: Seccomp{Mode: SeccompStrict, Filters: -1}},
+		strings.Replace(status54, "Seccomp:\t0", "Seccomp:\t1", 1): {Groups: []uint32{}, Seccomp: Seccomp{Mode: seccompStrict, Filters: -1}},
 	} {
 		var st State
 		if err := st.readStatus([]byte(text)); err != nil {
@@ -586,7 +586,7 @@ func TestLabels(t *testing.T) {
 func TestWithin(t *testing.T) {
 	never := make(chan struct{})
 	defer close(never)
-	if _, err := within(time.Millisecond, func() (int, error) { <-never; return 1, nil }); !errors.Is(err, ErrSlow) {
+	if _, err := within(time.Millisecond, func() (int, error) { <-never; return 1, nil }); !errors.Is(err, errSlow) {
 		t.Errorf("got %v", err)
 	}
 	if v, err := within(time.Hour, func() (int, error) { return 7, nil }); v != 7 || err != nil {
@@ -646,7 +646,7 @@ func FuzzCompare(f *testing.F) {
 			return
 		}
 		for _, m := range append(Compare(askedState(), st), Compare(st, foundState())...) {
-			if !slices.Contains(LayerNames, m.Layer) {
+			if !slices.Contains(layerNames, m.Layer) {
 				t.Fatalf("%+v", m)
 			}
 		}

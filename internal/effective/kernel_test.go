@@ -396,7 +396,7 @@ func TestKernelStuck(t *testing.T) {
 	before := probeTimeout
 	probeTimeout = time.Second
 	defer func() { probeTimeout = before }()
-	if _, err := Read(pid, asked); !errors.Is(err, ErrSlow) {
+	if _, err := Read(pid, asked); !errors.Is(err, errSlow) {
 		t.Errorf("got %v, want ErrSlow", err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// LayerNames are the layers in the order in which they are shown.
-var LayerNames = []string{
+// layerNames are the layers in the order in which they are shown.
+var layerNames = []string{
 	"selinux", "apparmor", "seccomp", "no_new_privileges", "capabilities", "landlock", "user", "mounts", "root", "descriptors", "namespaces",
 }
 
@@ -26,14 +26,14 @@ type Layer struct {
 }
 
 // Layers puts what was asked beside what was found at a time; found is nil when
-// nothing runs. All layers are there, in the order of [LayerNames].
+// nothing runs. All layers are there, in the order of [layerNames].
 func Layers(asked State, found *State, at time.Time) []Layer {
 	var mismatches []Mismatch
 	if found != nil {
 		mismatches = Compare(asked, *found)
 	}
-	out := make([]Layer, 0, len(LayerNames))
-	for _, name := range LayerNames {
+	out := make([]Layer, 0, len(layerNames))
+	for _, name := range layerNames {
 		l := Layer{Layer: name, Asked: asked.layer(name), Mismatches: []Mismatch{}}
 		if found != nil {
 			l.Effective, l.VerifiedAt = found.layer(name), &at
@@ -44,8 +44,8 @@ func Layers(asked State, found *State, at time.Time) []Layer {
 	return out
 }
 
-// User is the part of a [State] that is about users and groups.
-type User struct {
+// user is the part of a [State] that is about users and groups.
+type user struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"`
@@ -80,7 +80,7 @@ func (st *State) layer(name string) any {
 	case "landlock":
 		return st.Landlock
 	case "user":
-		return User{st.UID, st.GID, st.Groups}
+		return user{st.UID, st.GID, st.Groups}
 	case "mounts":
 		return Mounts{st.Root, st.ReadOnlyRoot, st.MaskedPaths, st.ReadOnlyPaths, st.Mounts, st.Devices, st.Links}
 	case "root":

@@ -89,11 +89,11 @@ func below(p, dir string) bool {
 // Kinds of what is mounted, or of a descriptor.
 const (
 	KindFolder = "folder"
-	KindFile   = "file"
-	KindChar   = "character device"
-	KindBlock  = "block device"
-	KindLink   = "link"
-	KindOther  = "other"
+	kindFile   = "file"
+	kindChar   = "character device"
+	kindBlock  = "block device"
+	kindLink   = "link"
+	kindOther  = "other"
 )
 
 func kindOf(mode uint16) string {
@@ -101,15 +101,15 @@ func kindOf(mode uint16) string {
 	case unix.S_IFDIR:
 		return KindFolder
 	case unix.S_IFREG:
-		return KindFile
+		return kindFile
 	case unix.S_IFCHR:
-		return KindChar
+		return kindChar
 	case unix.S_IFBLK:
-		return KindBlock
+		return kindBlock
 	case unix.S_IFLNK:
-		return KindLink
+		return kindLink
 	}
-	return KindOther
+	return kindOther
 }
 
 // Mount is one mount that is asked for, or that is there.
@@ -218,7 +218,7 @@ func compareMounts(asked, found State) []Mismatch {
 			}
 			continue
 		}
-		if d.Kind != KindChar || d.Device != want {
+		if d.Kind != kindChar || d.Device != want {
 			add(d.Destination, fmt.Sprintf("character device %d:%d", want.Major, want.Minor), d.Kind+fmt.Sprintf(" %d:%d", d.Device.Major, d.Device.Minor), "another file is in the place of a device")
 		}
 	}
@@ -285,13 +285,13 @@ func compareMounts(asked, found State) []Mismatch {
 // allowedUnasked has the mounts that runtimes make on their own.
 func allowedUnasked(asked State, m Mount) bool {
 	if want, ok := devices[m.Point]; ok {
-		return m.Kind == KindChar && m.Device == want // in a user namespace nodes are mounted
+		return m.Kind == kindChar && m.Device == want // in a user namespace nodes are mounted
 	}
 	switch m.Point {
 	case "/dev/console":
-		return m.Kind == KindChar && m.Device.terminal()
+		return m.Kind == kindChar && m.Device.terminal()
 	case "/dev/ptmx":
-		return m.Kind == KindChar && m.Device == Device{5, 2}
+		return m.Kind == kindChar && m.Device == Device{5, 2}
 	}
 	for _, d := range asked.Devices {
 		if d.Destination == m.Point {

@@ -22,8 +22,8 @@ import (
 // them may belong to a process that does not.
 var probeTimeout = 10 * time.Second
 
-// ErrSlow says that a container's file systems did not answer in time.
-var ErrSlow = errors.New("its file systems do not answer")
+// errSlow says that a container's file systems did not answer in time.
+var errSlow = errors.New("its file systems do not answer")
 
 // within runs fn, and leaves it where it hangs when the time is over.
 func within[T any](timeout time.Duration, fn func() (T, error)) (T, error) {
@@ -43,7 +43,7 @@ func within[T any](timeout time.Duration, fn func() (T, error)) (T, error) {
 		return a.value, a.err
 	case <-timer.C:
 		var none T
-		return none, fmt.Errorf("%w within %v", ErrSlow, timeout)
+		return none, fmt.Errorf("%w within %v", errSlow, timeout)
 	}
 }
 
@@ -57,7 +57,7 @@ type node struct {
 func (n *node) dev() uint64  { return unix.Mkdev(n.Dev_major, n.Dev_minor) }
 func (n *node) kind() string { return kindOf(n.Mode) }
 func (n *node) device() Device {
-	if k := n.kind(); k != KindChar && k != KindBlock {
+	if k := n.kind(); k != kindChar && k != kindBlock {
 		return Device{}
 	}
 	return Device{n.Rdev_major, n.Rdev_minor}
@@ -216,7 +216,7 @@ func isMasked(root *node, t *table, p string) (bool, error) {
 		return false, nil
 	}
 	switch n.kind() {
-	case KindChar:
+	case kindChar:
 		return n.device() == devices["/dev/null"], nil
 	case KindFolder:
 		if !readOnly(m) {
@@ -250,7 +250,7 @@ func isReadOnly(root *node, t *table, p string) (bool, error) {
 	}
 	defer n.close()
 	m := t.byID[n.mount]
-	return m != nil && readOnly(m) && n.kind() != KindLink && sameFile(t, m), nil
+	return m != nil && readOnly(m) && n.kind() != kindLink && sameFile(t, m), nil
 }
 
 // sameFile reports whether a mount shows what is below it.
@@ -343,7 +343,7 @@ func (f *found) kernelPaths(root *node) error {
 		case err != nil:
 			return err
 		default:
-			if n.kind() == KindLink {
+			if n.kind() == kindLink {
 				f.links = append(f.links, p)
 			}
 			n.close()
@@ -364,7 +364,7 @@ func (f *found) kernelPaths(root *node) error {
 	case err != nil:
 		return err
 	default:
-		if n.kind() == KindLink {
+		if n.kind() == kindLink {
 			f.links = append(f.links, "/dev/console")
 		}
 		n.close()
@@ -550,8 +550,8 @@ func leadsOut(proc, name string, t *table) (d Descriptor, leads bool, err error)
 		return d, false, &fs.PathError{Op: "open", Path: link, Err: fs.ErrNotExist} // another file by now
 	}
 	d.Kind = n.kind()
-	if d.Kind == KindFile && strings.HasPrefix(d.Path, "/memfd:") && n.Nlink == 0 {
+	if d.Kind == kindFile && strings.HasPrefix(d.Path, "/memfd:") && n.Nlink == 0 {
 		return d, false, nil // memory; no name leads to or from it
 	}
-	return d, d.Kind != KindOther || strings.HasPrefix(d.Path, "/"), nil
+	return d, d.Kind != kindOther || strings.HasPrefix(d.Path, "/"), nil
 }

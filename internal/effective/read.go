@@ -42,14 +42,8 @@ type Options struct {
 // Read reads what confines the process pid. What there is to look at (masked and
 // read-only paths, mounts, the hashes of filters) comes from asked. The process may be
 // hostile; it is stopped for a moment when filters are to be found. The error wraps
-// [ErrGone], or [ErrSlow] when one of its file systems does not answer.
+// [ErrGone], or [errSlow] when one of its file systems does not answer.
 func Read(pid int, asked State) (State, error) { return ReadWith(pid, asked, Options{}) }
-
-// ReadStopped is Read of a process that is stopped for the calling thread, its
-// tracer.
-func ReadStopped(pid int, asked State) (State, error) {
-	return ReadWith(pid, asked, Options{Stopped: true})
-}
 
 // ReadWith is Read with options.
 func ReadWith(pid int, asked State, o Options) (State, error) {
@@ -284,7 +278,7 @@ func (st *State) readStatus(b []byte) error {
 			}
 		case "Seccomp":
 			seen++
-			modes := []string{SeccompDisabled, SeccompStrict, SeccompFilter}
+			modes := []string{SeccompDisabled, seccompStrict, SeccompFilter}
 			if n, e := strconv.Atoi(value); e == nil && n >= 0 && n < len(modes) {
 				st.Seccomp.Mode = modes[n]
 			} else {

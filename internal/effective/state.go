@@ -120,7 +120,7 @@ type Landlock struct {
 // Values of [Seccomp.Mode].
 const (
 	SeccompDisabled = "disabled"
-	SeccompStrict   = "strict"
+	seccompStrict   = "strict"
 	SeccompFilter   = "filter"
 )
 
@@ -136,7 +136,7 @@ func Asked(s *specs.Spec) State {
 		st.NoNewPrivileges = p.NoNewPrivileges
 		st.UID, st.GID = p.User.UID, p.User.GID
 		st.Groups = groups(p)
-		st.Capabilities = CapabilitiesOf(p)
+		st.Capabilities = capabilitiesOf(p)
 	}
 	st.ReadOnlyRoot = s.Root != nil && s.Root.Readonly
 	st.DevicesDenied = deniesDevices(s)
@@ -161,7 +161,7 @@ func Asked(s *specs.Spec) State {
 // ForProcess is what is to be in force on a process that is added to a container of
 // which st was asked.
 func (st State) ForProcess(p *specs.Process) State {
-	st.Capabilities = CapabilitiesOf(p)
+	st.Capabilities = capabilitiesOf(p)
 	st.UID, st.GID, st.Groups = p.User.UID, p.User.GID, groups(p)
 	st.Others = nil // it may have mounted something since
 	return st
@@ -169,8 +169,8 @@ func (st State) ForProcess(p *specs.Process) State {
 
 func groups(p *specs.Process) []uint32 { return append([]uint32{p.User.GID}, p.User.AdditionalGids...) }
 
-// CapabilitiesOf are the capabilities that p asks for.
-func CapabilitiesOf(p *specs.Process) Capabilities {
+// capabilitiesOf are the capabilities that p asks for.
+func capabilitiesOf(p *specs.Process) Capabilities {
 	c := p.Capabilities
 	if c == nil {
 		return Capabilities{}
@@ -263,12 +263,12 @@ func (st *State) AskMounts(s *specs.Spec, bundle string) error {
 	}
 	if s.Linux != nil {
 		for _, d := range s.Linux.Devices {
-			kind := KindOther
+			kind := kindOther
 			switch d.Type {
 			case "c", "u":
-				kind = KindChar
+				kind = kindChar
 			case "b":
-				kind = KindBlock
+				kind = kindBlock
 			}
 			st.Devices = append(st.Devices, Mount{Destination: path.Clean(d.Path), Kind: kind, Device: Device{uint32(d.Major), uint32(d.Minor)}})
 		}
@@ -326,7 +326,7 @@ func (st State) gained() caps.Set {
 
 // Mismatch is one place where less is in force than was asked for.
 type Mismatch struct {
-	// Layer is one of [LayerNames].
+	// Layer is one of [layerNames].
 	Layer     string `json:"layer"`
 	Asked     string `json:"asked"`
 	Effective string `json:"effective"`
@@ -479,7 +479,7 @@ func compareInside(asked, effective State) []Mismatch {
 }
 
 func compareSeccomp(asked, effective Seccomp) []Mismatch {
-	if asked.Mode != SeccompFilter || effective.Mode == SeccompStrict {
+	if asked.Mode != SeccompFilter || effective.Mode == seccompStrict {
 		return nil
 	}
 	if effective.Mode != SeccompFilter {

@@ -34,8 +34,8 @@ import (
 var (
 	// ErrForeign says that another program than the last step was executed first.
 	ErrForeign = errors.New("another program than the last step was executed first")
-	// ErrExchanged says that the last step was given another configuration.
-	ErrExchanged = errors.New("the last step was given another configuration than the one that was handed over")
+	// errExchanged says that the last step was given another configuration.
+	errExchanged = errors.New("the last step was given another configuration than the one that was handed over")
 	// ErrTimeout says that the workload was not executed in time.
 	ErrTimeout = errors.New("the workload was not executed in time")
 	// ErrCancelled says that [Expect.Cancel] was closed first.
@@ -459,7 +459,7 @@ func (h *Hold) configured(pid int) error {
 	case err != nil && err != unix.ENOENT:
 		return &os.PathError{Op: "stat", Path: proc(pid, "fd/"+strconv.Itoa(fd+1)), Err: err}
 	case err != nil, (Identity{st.Dev, st.Ino}) != h.expect.Config:
-		return fmt.Errorf("descriptor %d: %w", fd+1, ErrExchanged)
+		return fmt.Errorf("descriptor %d: %w", fd+1, errExchanged)
 	}
 	return nil
 }
@@ -483,7 +483,7 @@ func ownDescriptor(pid int) (int, error) {
 	number, ok = strings.CutPrefix(string(first), "/proc/self/fd/")
 	fd, err := strconv.Atoi(number)
 	if !ok || err != nil || fd < 0 {
-		return 0, fmt.Errorf("executed as %q, first argument %q: %w", path, first, ErrExchanged)
+		return 0, fmt.Errorf("executed as %q, first argument %q: %w", path, first, errExchanged)
 	}
 	return fd, nil
 }

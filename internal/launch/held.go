@@ -90,9 +90,9 @@ type held struct {
 	released func()
 }
 
-// ErrNotStarted says that a runtime reported success without having executed the
+// errNotStarted says that a runtime reported success without having executed the
 // workload.
-var ErrNotStarted = errors.New("the runtime reports success, but has not executed the command")
+var errNotStarted = errors.New("the runtime reports success, but has not executed the command")
 
 // A StepError is a last step that ended before the workload. What it said is on the
 // workload's standard error.
@@ -114,7 +114,7 @@ func (o Outcome) reached() error {
 	case o.Step >= 0:
 		return &StepError{o.Step}
 	case o.Code == 0:
-		return ErrNotStarted
+		return errNotStarted
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ type CommandError struct {
 
 // Exit codes of a command that cannot be executed, as shells have them.
 const (
-	ExitNoExec   = 126
-	ExitNotFound = 127
+	exitNoExec   = 126
+	exitNotFound = 127
 )
 
 var errNotInPath = errors.New("executable file not found in $PATH")
@@ -49,7 +49,7 @@ func lookCommand(init int, command, cwd string, env []string) error {
 
 func lookIn(root int, command, cwd string, env []string) error {
 	if command == "" {
-		return &CommandError{command, ExitNotFound, errNotInPath}
+		return &CommandError{command, exitNotFound, errNotInPath}
 	}
 	if strings.Contains(command, "/") {
 		if name := path.Clean(inFolder(cwd, command)); name == "/proc" || strings.HasPrefix(name, "/proc/") {
@@ -70,16 +70,16 @@ func lookIn(root int, command, cwd string, env []string) error {
 		}
 	}
 	if denied != nil {
-		return &CommandError{command, ExitNoExec, denied}
+		return &CommandError{command, exitNoExec, denied}
 	}
-	return &CommandError{command, ExitNotFound, errNotInPath}
+	return &CommandError{command, exitNotFound, errNotInPath}
 }
 
 func codeOf(err error) int {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return ExitNotFound
+		return exitNotFound
 	}
-	return ExitNoExec
+	return exitNoExec
 }
 
 func inFolder(cwd, name string) string {

@@ -193,8 +193,8 @@ func (c *Container) verified(pid int) error {
 	return c.Save()
 }
 
-// ErrNotCreated says that a container was not created whole.
-var ErrNotCreated = errors.New("the container was not created whole: delete it")
+// errNotCreated says that a container was not created whole.
+var errNotCreated = errors.New("the container was not created whole: delete it")
 
 // Start calls a runtime that starts a created container, and returns when its
 // workload has been verified and runs. With an error the container's process was
@@ -210,7 +210,7 @@ func (h *Host) Start(rec state.Record, rt Runtime) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if c.Init == nil {
-		return Outcome{}, fmt.Errorf("container %s: %w", c.ID, ErrNotCreated)
+		return Outcome{}, fmt.Errorf("container %s: %w", c.ID, errNotCreated)
 	}
 	if !c.VerifiedAt.IsZero() || !c.Init.Alive() {
 		code, err := rt.Run() // the runtime says what is wrong

@@ -29,9 +29,9 @@ import (
 // maxFile bounds what is read of one state file.
 const maxFile = 64 << 20
 
-// Host observes the host whose root is fsys, which is os.DirFS("/") but in tests.
+// host observes the host whose root is fsys, which is os.DirFS("/") but in tests.
 // The error joins what could not be read; the observations are good all the same.
-func Host(fsys fs.FS) ([]svirt.Observation, error) {
+func host(fsys fs.FS) ([]svirt.Observation, error) {
 	var out []svirt.Observation
 	var errs []error
 	for _, source := range []func(fs.FS) ([]svirt.Observation, error){processes, docker, podman, tasks, domains} {
@@ -227,10 +227,10 @@ func read(fsys fs.FS, file string) ([]byte, error) {
 // contentEntries bounds how many entries of a folder are looked at beside itself.
 const contentEntries = 64
 
-// Content observes the labels of files and folders: volumes. Of a folder the first
+// contentOf observes the labels of files and folders: volumes. Of a folder the first
 // entries are looked at too, since what is copied there may have brought a label
 // along. The error joins labels that cannot be read.
-func Content(paths []string) ([]svirt.Observation, error) {
+func contentOf(paths []string) ([]svirt.Observation, error) {
 	var out []svirt.Observation
 	var errs []error
 	for _, p := range paths {

@@ -54,7 +54,7 @@ func TestHost(t *testing.T) {
 	for name, text := range files {
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	got, err := Host(fsys)
+	got, err := host(fsys)
 	if err == nil || !strings.Contains(err.Error(), "d4/config.v2.json") {
 		t.Errorf("the broken file is not reported: %v", err)
 	}
@@ -256,7 +256,7 @@ func TestUnreadable(t *testing.T) {
 	} {
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	got, err := Host(fsys)
+	got, err := host(fsys)
 	want := []svirt.Observation{{Source: "process", ID: "2", Level: "s0:c1,c2"}, {Source: "podman", ID: "p2", Level: "s0:c5,c6"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
@@ -278,7 +278,7 @@ func FuzzState(f *testing.F) {
 			fsys[name] = &fstest.MapFile{Data: b}
 		}
 		_, _ = volumeFolders(fsys)
-		got, _ := Host(fsys)
+		got, _ := host(fsys)
 		for _, o := range got {
 			if o.Level == "" || o.Source == "" {
 				t.Fatalf("%+v", o)

@@ -18,12 +18,12 @@ import (
 )
 
 // All is everything that is observed on the host whose root is the folder root:
-// what [Host] finds, the labels of the content that the registry's records name,
+// what [host] finds, the labels of the content that the registry's records name,
 // and those of volumes of which only an engine knows. The error joins what could
 // not be read.
 func All(root string, records []svirt.Record) ([]svirt.Observation, error) {
 	fsys := os.DirFS(root)
-	out, err := Host(fsys)
+	out, err := host(fsys)
 	var dirs []string
 	for _, r := range records {
 		dirs = append(dirs, r.Content...)
@@ -33,7 +33,7 @@ func All(root string, records []svirt.Record) ([]svirt.Observation, error) {
 		dirs = append(dirs, filepath.Join(root, v))
 	}
 	slices.Sort(dirs)
-	content, cerr := Content(slices.Compact(dirs))
+	content, cerr := contentOf(slices.Compact(dirs))
 	return append(out, content...), errors.Join(err, verr, cerr)
 }
 

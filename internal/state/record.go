@@ -34,9 +34,9 @@ var (
 	// record names, cannot be read. What confines it is unknown: nothing may be
 	// started in it, and its label stays taken.
 	ErrDamaged = errors.New("the record is damaged")
-	// ErrVersion says that a newer Palisade has written a record. It comes with
+	// errVersion says that a newer Palisade has written a record. It comes with
 	// [ErrDamaged].
-	ErrVersion = errors.New("the record is of a newer version of Palisade")
+	errVersion = errors.New("the record is of a newer version of Palisade")
 	// ErrUnfinished says that a container's creation was not finished.
 	ErrUnfinished = errors.New("the container's creation was not finished")
 )
@@ -54,7 +54,7 @@ func (e *DamagedError) Error() string {
 
 // Mend says what a person can do about it.
 func (e *DamagedError) Mend() string {
-	if errors.Is(e.Cause, ErrVersion) {
+	if errors.Is(e.Cause, errVersion) {
 		return "use the version of Palisade that wrote it"
 	}
 	return "stop the container with its engine, then remove the folder " + e.Folder
@@ -231,7 +231,7 @@ func unseal(b []byte) (Record, error) {
 		return Record{}, errSeal
 	}
 	if version > Version {
-		return Record{}, fmt.Errorf("version %d, want at most %d: %w", version, Version, ErrVersion)
+		return Record{}, fmt.Errorf("version %d, want at most %d: %w", version, Version, errVersion)
 	}
 	if err := checkMembers(body); err != nil {
 		return Record{}, err

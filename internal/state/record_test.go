@@ -206,7 +206,7 @@ func TestStrict(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: taken for %+v", name, r)
 		}
-		if (name == "newer") != errors.Is(err, ErrVersion) {
+		if (name == "newer") != errors.Is(err, errVersion) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -19,29 +19,29 @@ import (
 	"github.com/palisade-sec/palisade/svirt/libvirt"
 )
 
-// A FilesystemError is a <filesystem> of a domain that is refused.
-type FilesystemError struct {
+// An fsError is a <filesystem> of a domain that is refused.
+type fsError struct {
 	Target string
 	Err    error
 }
 
-func (e *FilesystemError) Error() string {
+func (e *fsError) Error() string {
 	return fmt.Sprintf("<filesystem> with the target %q: %v", e.Target, e.Err)
 }
 
-func (e *FilesystemError) Unwrap() error { return e.Err }
+func (e *fsError) Unwrap() error { return e.Err }
 
-// Reasons of a [*FilesystemError], besides those of package oci.
+// Reasons of a [*fsError], besides those of package oci.
 var (
-	// ErrReplaces says that a target is a folder or file in which libvirt puts what
+	// errReplaces says that a target is a folder or file in which libvirt puts what
 	// masks are made of.
-	ErrReplaces = errors.New("nothing may be mounted at /dev, /dev/null or /sys")
-	// ErrKernelFiles says that a source has the kernel's files, which the policy
+	errReplaces = errors.New("nothing may be mounted at /dev, /dev/null or /sys")
+	// errKernelFiles says that a source has the kernel's files, which the policy
 	// masks at their own place only.
-	ErrKernelFiles = errors.New("its source has the kernel's files of /proc or /sys, where no policy masks them")
-	// ErrType says that a file system is of a type that libvirt's LXC driver does
+	errKernelFiles = errors.New("its source has the kernel's files of /proc or /sys, where no policy masks them")
+	// errType says that a file system is of a type that libvirt's LXC driver does
 	// not have, or of one that has not been looked at here.
-	ErrType = errors.New("unknown type")
+	errType = errors.New("unknown type")
 )
 
 // Types of file systems: of a folder of the host, of a folder of the container, in a
@@ -86,7 +86,7 @@ func checkFilesystems(d *libvirt.Domain, stateDir string) error {
 			inner = append(inner, f.Source)
 		case typeFile, typeBlock, typeRAM:
 		default:
-			return &FilesystemError{f.Target, fmt.Errorf("%w %q", ErrType, f.Type)}
+			return &fsError{f.Target, fmt.Errorf("%w %q", errType, f.Type)}
 		}
 		if first && f.Target == "/" {
 			first = false
@@ -103,7 +103,7 @@ func checkFilesystems(d *libvirt.Domain, stateDir string) error {
 	}
 	for _, f := range d.Filesystems {
 		if err := checkDevice(f, stateDir); err != nil {
-			return &FilesystemError{f.Target, err}
+			return &fsError{f.Target, err}
 		}
 	}
 	return checkKernelFiles(spec, inner)
@@ -127,7 +127,7 @@ func rootError(root *libvirt.Filesystem, err error) error {
 // filesystemError has the words of a definition.
 func filesystemError(err error) error {
 	if e := (*oci.MountError)(nil); errors.As(err, &e) {
-		return &FilesystemError{e.Destination, e.Err}
+		return &fsError{e.Destination, e.Err}
 	}
 	return err
 }
@@ -174,9 +174,9 @@ func checkKernelFiles(spec *specs.Spec, inner []string) error {
 		for _, p := range []string{m.Destination, path.Clean("/" + written)} {
 			switch {
 			case m.Index < len(spec.Mounts) && (p == "/dev" || p == "/dev/null" || p == "/sys"):
-				return &FilesystemError{written, ErrReplaces}
+				return &fsError{written, errReplaces}
 			case m.Index >= len(spec.Mounts) && (p == "/" || within(p, "/proc") || within(p, "/sys")):
-				return fmt.Errorf("<filesystem> of the type bind from %q: %w", written, ErrKernelFiles)
+				return fmt.Errorf("<filesystem> of the type bind from %q: %w", written, errKernelFiles)
 			}
 		}
 		if !m.Bind {
@@ -184,11 +184,11 @@ func checkKernelFiles(spec *specs.Spec, inner []string) error {
 		}
 		var fs unix.Statfs_t
 		if err := unix.Statfs(m.Source, &fs); err != nil {
-			return &FilesystemError{written, &os.PathError{Op: "statfs", Path: m.Source, Err: err}}
+			return &fsError{written, &os.PathError{Op: "statfs", Path: m.Source, Err: err}}
 		}
 		switch fs.Type {
 		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.SECURITYFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.SELINUX_MAGIC, unix.BPF_FS_MAGIC, unix.EFIVARFS_MAGIC:
-			return &FilesystemError{written, ErrKernelFiles}
+			return &fsError{written, errKernelFiles}
 		}
 	}
 	return nil

@@ -25,12 +25,12 @@ import (
 
 // Errors of domains that are not started.
 var (
-	// ErrHostRoot says that a domain has the host's root as its own, where no
+	// errHostRoot says that a domain has the host's root as its own, where no
 	// layer but the labels keeps it from the host's files.
-	ErrHostRoot = errors.New("its root is the host's: give it a <filesystem> with the target /")
-	// ErrNewPrivileges says that a policy allows new privileges, with which the
+	errHostRoot = errors.New("its root is the host's: give it a <filesystem> with the target /")
+	// errNewPrivileges says that a policy allows new privileges, with which the
 	// last step cannot filter.
-	ErrNewPrivileges = errors.New("the policy allows new privileges, and libvirt has no filter of its own")
+	errNewPrivileges = errors.New("the policy allows new privileges, and libvirt has no filter of its own")
 )
 
 // Security drivers of libvirt.
@@ -73,9 +73,9 @@ func check(p policy.Policy, d *libvirt.Domain) error {
 	case d.Init == "":
 		return fmt.Errorf("it has no init: %w", libvirt.ErrDomain)
 	case root == nil || root.Type == typeMount && root.Source == "/":
-		return ErrHostRoot
+		return errHostRoot
 	case p.Process.NewPrivileges:
-		return ErrNewPrivileges
+		return errNewPrivileges
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ type edited struct {
 // edit decides what of a plan goes into the definition, and what is to be in force.
 func (s situation) edit(plan *bundle.Plan, d *libvirt.Domain) (edited, error) {
 	if plan.Step == nil {
-		return edited{}, ErrNewPrivileges
+		return edited{}, errNewPrivileges
 	}
 	p := plan.Policy
 	given := d.Capabilities() & p.Capabilities & s.caps

@@ -125,9 +125,9 @@ func TestCheck(t *testing.T) {
 		want   error
 	}{
 		"good":           {policy.Default(), domain(t, root, ""), nil},
-		"no root":        {policy.Default(), domain(t, "", ""), ErrHostRoot},
-		"the host's":     {policy.Default(), domain(t, strings.Replace(root, "/srv/web", "/", 1), ""), ErrHostRoot},
-		"new privileges": {loose, domain(t, root, ""), ErrNewPrivileges},
+		"no root":        {policy.Default(), domain(t, "", ""), errHostRoot},
+		"the host's":     {policy.Default(), domain(t, strings.Replace(root, "/srv/web", "/", 1), ""), errHostRoot},
+		"new privileges": {loose, domain(t, root, ""), errNewPrivileges},
 		"a machine":      {policy.Default(), &libvirt.Domain{Driver: "kvm", Init: "/x"}, libvirt.ErrDomain},
 		"no init":        {policy.Default(), &libvirt.Domain{Driver: "lxc"}, libvirt.ErrDomain},
 	} {
@@ -170,7 +170,7 @@ func TestEdit(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	// Without a step nothing would filter.
-	if _, err := s.edit(&bundle.Plan{}, d); !errors.Is(err, ErrNewPrivileges) {
+	if _, err := s.edit(&bundle.Plan{}, d); !errors.Is(err, errNewPrivileges) {
 		t.Errorf("without a step: %v", err)
 	}
 }

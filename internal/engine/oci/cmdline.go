@@ -14,26 +14,26 @@ import (
 type Syntax uint8
 
 const (
-	// SyntaxGoFlag is urfave/cli version 1 over package flag of Go, as in runc.
-	SyntaxGoFlag Syntax = iota + 1
-	// SyntaxArgp is argp over getopt_long of the GNU C library, as in crun.
-	SyntaxArgp
-	// SyntaxClap is clap version 4, as in youki.
-	SyntaxClap
+	// syntaxGoFlag is urfave/cli version 1 over package flag of Go, as in runc.
+	syntaxGoFlag Syntax = iota + 1
+	// syntaxArgp is argp over getopt_long of the GNU C library, as in crun.
+	syntaxArgp
+	// syntaxClap is clap version 4, as in youki.
+	syntaxClap
 )
 
-// Reorder is how SyntaxGoFlag moves options of a command in front of its other
+// Reorder is how syntaxGoFlag moves options of a command in front of its other
 // arguments. It belongs to the version of urfave/cli that a runtime was built
 // with, which distributions choose apart from the runtime's version.
 type Reorder uint8
 
 const (
-	// ReorderUnknown takes what both ways read the same, and refuses the rest.
-	ReorderUnknown Reorder = iota
-	// ReorderDash moves each word with a dash (urfave/cli 1.22.1).
-	ReorderDash
-	// ReorderKnown moves known options (urfave/cli 1.22.12 to 1.22.17).
-	ReorderKnown
+	// reorderUnknown takes what both ways read the same, and refuses the rest.
+	reorderUnknown Reorder = iota
+	// reorderDashes moves each word with a dash (urfave/cli 1.22.1).
+	reorderDashes
+	// reorderKnownOptions moves known options (urfave/cli 1.22.12 to 1.22.17).
+	reorderKnownOptions
 )
 
 // Role is what a command does, as far as a caller that confines containers has
@@ -41,24 +41,24 @@ const (
 type Role uint8
 
 const (
-	// Pass is a command that makes no process in a container and changes none.
-	Pass Role = iota
-	// Create makes a container whose process waits for Start.
-	Create
-	// Run makes a container and starts it.
-	Run
-	// Exec adds a process to a container.
-	Exec
-	// Restore makes a container from an image of its processes.
-	Restore
-	// Start starts the process of a created container.
-	Start
-	// Delete removes a container.
-	Delete
-	// Update changes the resources of a container.
-	Update
-	// Mounts changes the mounts of a running container.
-	Mounts
+	// rolePass is a command that makes no process in a container and changes none.
+	rolePass Role = iota
+	// roleCreate makes a container whose process waits for roleStart.
+	roleCreate
+	// roleRun makes a container and starts it.
+	roleRun
+	// roleExec adds a process to a container.
+	roleExec
+	// roleRestore makes a container from an image of its processes.
+	roleRestore
+	// roleStart starts the process of a created container.
+	roleStart
+	// roleDelete removes a container.
+	roleDelete
+	// roleUpdate changes the resources of a container.
+	roleUpdate
+	// roleMounts changes the mounts of a running container.
+	roleMounts
 )
 
 var roleNames = [...]string{"pass", "create", "run", "exec", "restore", "start", "delete", "update", "mounts"}
@@ -70,36 +70,38 @@ func (r Role) String() string {
 	return fmt.Sprintf("role %d", uint8(r))
 }
 
-// MakesProcess reports whether the command makes a process that is to be
+// makesProcess reports whether the command makes a process that is to be
 // confined.
-func (r Role) MakesProcess() bool { return r == Create || r == Run || r == Exec || r == Restore }
+func (r Role) makesProcess() bool {
+	return r == roleCreate || r == roleRun || r == roleExec || r == roleRestore
+}
 
 // Type is the kind of value that an option takes.
 type Type uint8
 
 const (
-	// Bool takes no value, or one of Go's spellings of true and false where the
-	// syntax is SyntaxGoFlag.
-	Bool Type = iota
-	// OptionalBool is a switch that may have a value behind an equals sign: "false"
+	// boolValue takes no value, or one of Go's spellings of true and false where the
+	// syntax is syntaxGoFlag.
+	boolValue Type = iota
+	// optionalBool is a switch that may have a value behind an equals sign: "false"
 	// and "no" turn it off, everything else on.
-	OptionalBool
-	// String takes any value.
-	String
-	// Int takes a number from Min to Max.
-	Int
-	// Duration takes a duration of package time.
-	Duration
-	// Pair takes NAME=VALUE.
-	Pair
+	optionalBool
+	// stringValue takes any value.
+	stringValue
+	// intValue takes a number from Min to Max.
+	intValue
+	// durationValue takes a duration of package time.
+	durationValue
+	// pairValue takes NAME=VALUE.
+	pairValue
 )
 
 // Base is the folder that a relative path of an option is relative to.
 type Base uint8
 
 const (
-	// NoPath is the base of a value that is no path.
-	NoPath Base = iota
+	// noPath is the base of a value that is no path.
+	noPath Base = iota
 	// Caller is the working directory of the caller.
 	Caller
 	// Bundle is the bundle: the runtime changes its directory before it uses the path.
@@ -107,10 +109,10 @@ const (
 	// Container is the bundle of the container that the command is about, as the
 	// runtime recorded it.
 	Container
-	// Image is the folder of the checkpoint.
-	Image
-	// State is the container's folder below the runtime's state root.
-	State
+	// imageBase is the folder of the checkpoint.
+	imageBase
+	// stateBase is the container's folder below the runtime's state root.
+	stateBase
 )
 
 // Option is one option of a runtime.
@@ -122,15 +124,15 @@ type Option struct {
 	// Aliases are other long names of the same option.
 	Aliases []string
 	Type    Type
-	// Min and Max bound an Int.
+	// Min and Max bound an intValue.
 	Min, Max int64
-	// Enum are the values that a String may have; any when it is empty.
+	// Enum are the values that a stringValue may have; any when it is empty.
 	Enum []string
 	// Fold compares values of Enum without regard to case.
 	Fold bool
 	// Repeat keeps each value of a repeated option. Otherwise the last one holds.
 	Repeat bool
-	// DropsEmpty is a list from which builds with ReorderKnown take one empty value
+	// DropsEmpty is a list from which builds with reorderKnownOptions take one empty value
 	// away when there are others.
 	DropsEmpty bool
 	// Once refuses a second, different value.
@@ -169,10 +171,10 @@ type Command struct {
 	ID int
 	// NeedsCommand wants a second argument unless the option process is given.
 	NeedsCommand bool
-	// InOrder ends the options at the first argument, for SyntaxGoFlag (the others
-	// of that syntax reorder) and for SyntaxClap (where it is so after the ID).
+	// InOrder ends the options at the first argument, for syntaxGoFlag (the others
+	// of that syntax reorder) and for syntaxClap (where it is so after the ID).
 	InOrder bool
-	// HyphenArgs lets arguments after the ID begin with a dash, for SyntaxClap.
+	// HyphenArgs lets arguments after the ID begin with a dash, for syntaxClap.
 	HyphenArgs bool
 	// Pattern is the option that makes the ID a regular expression.
 	Pattern string
@@ -209,23 +211,23 @@ func (g *Grammar) Command(name string) *Command {
 type Reason uint8
 
 const (
-	UnknownOption Reason = iota + 1
-	UnknownCommand
-	AmbiguousOption
-	MissingValue
-	UnexpectedValue
-	BadValue
-	Repeated
-	MissingArgument
-	TooManyArguments
-	BadID
-	Refused
-	AmbiguousOrder
-	MisplacedOwn
+	unknownOption Reason = iota + 1
+	unknownCommand
+	ambiguousOption
+	missingValue
+	unexpectedValue
+	badValue
+	repeated
+	missingArgument
+	tooManyArguments
+	badID
+	refused
+	ambiguousOrder
+	misplacedOwn
 )
 
-// SyntaxError is a command line that the grammar does not have.
-type SyntaxError struct {
+// syntaxError is a command line that the grammar does not have.
+type syntaxError struct {
 	Runtime string
 	Command string
 	Reason  Reason
@@ -237,7 +239,7 @@ type SyntaxError struct {
 	Hint string
 }
 
-func (e *SyntaxError) Error() string {
+func (e *syntaxError) Error() string {
 	var b strings.Builder
 	b.WriteString("command line of " + e.Runtime)
 	if e.Command != "" {
@@ -295,7 +297,7 @@ type Options struct {
 
 type setting struct {
 	opt   *Option
-	value string // of a Bool "true" or "false"
+	value string // of a boolValue "true" or "false"
 }
 
 func (o *Options) find(name string) *Option {
@@ -329,7 +331,7 @@ func (o *Options) Value(name string) string {
 // Bool reports whether a switch is on.
 func (o *Options) Bool(name string) bool { return o.Value(name) == "true" }
 
-// Int is the value of an Int; 0 when it is not given.
+// Int is the value of an intValue; 0 when it is not given.
 func (o *Options) Int(name string) int {
 	var n int
 	_, _ = fmt.Sscanf(o.Value(name), "%d", &n) // the parser checked it
@@ -445,17 +447,17 @@ type Call struct {
 	command *Command
 }
 
-// Role is what the command does. One that only prints its help has the role Pass.
+// Role is what the command does. One that only prints its help has rolePass.
 func (c *Call) Role() Role {
 	if c.command == nil || c.Help || c.Version {
-		return Pass
+		return rolePass
 	}
 	return c.command.Role
 }
 
-// HelpTopic reports whether the command line asks for help only, and for that of
+// helpTopic reports whether the command line asks for help only, and for that of
 // which command; empty for all.
-func (c *Call) HelpTopic() (command string, asked bool) {
+func (c *Call) helpTopic() (command string, asked bool) {
 	switch {
 	case c.Help:
 		return c.Command, true
@@ -482,10 +484,10 @@ func (c *Call) positionals() []string {
 	return append(out, c.Args...)
 }
 
-// Argv rebuilds the command line from what was understood, without the name of
+// argv rebuilds the command line from what was understood, without the name of
 // the program. Each option has its long name and its value behind an equals sign;
 // "--" stands before the arguments.
-func (c *Call) Argv() []string {
+func (c *Call) argv() []string {
 	out := c.Grammar.words(nil, &c.Global)
 	if c.command == nil {
 		switch {
@@ -512,9 +514,9 @@ func (g *Grammar) words(out []string, o *Options) []string {
 	for _, s := range o.set {
 		name := "--" + s.opt.Name
 		switch {
-		case s.opt.Type == Bool && g.Syntax != SyntaxGoFlag:
+		case s.opt.Type == boolValue && g.Syntax != syntaxGoFlag:
 			out = append(out, name) // it cannot be turned off, so it is on
-		case s.opt.Type == OptionalBool && s.value == "true":
+		case s.opt.Type == optionalBool && s.value == "true":
 			out = append(out, name)
 		case s.opt.Separate:
 			out = append(out, name, s.value)
@@ -525,16 +527,16 @@ func (g *Grammar) words(out []string, o *Options) []string {
 	return out
 }
 
-// OwnPrefix begins the options that are for Palisade and never handed on.
-const OwnPrefix = "--palisade-"
+// ownPrefix begins the options that are for Palisade and never handed on.
+const ownPrefix = "--palisade-"
 
-// Own takes Palisade's own options from the front of a command line:
+// takeOwn takes Palisade's own options from the front of a command line:
 // --palisade-NAME=VALUE or --palisade-NAME VALUE. They come first, since they may
 // say which runtime's grammar the rest has.
-func Own(args []string) (own map[string]string, rest []string, err error) {
+func takeOwn(args []string) (own map[string]string, rest []string, err error) {
 	own = map[string]string{}
 	for len(args) > 0 {
-		name, ok := strings.CutPrefix(args[0], OwnPrefix)
+		name, ok := strings.CutPrefix(args[0], ownPrefix)
 		if !ok {
 			break
 		}
@@ -542,58 +544,58 @@ func Own(args []string) (own map[string]string, rest []string, err error) {
 		args = args[1:]
 		if !given {
 			if len(args) == 0 {
-				return nil, nil, fmt.Errorf("option %s%s: no value", OwnPrefix, name)
+				return nil, nil, fmt.Errorf("option %s%s: no value", ownPrefix, name)
 			}
 			value, args = args[0], args[1:]
 		}
 		if had, twice := own[name]; twice && had != value {
-			return nil, nil, fmt.Errorf("option %s%s is given twice, with %s and %s", OwnPrefix, name, quote(had), quote(value))
+			return nil, nil, fmt.Errorf("option %s%s is given twice, with %s and %s", ownPrefix, name, quote(had), quote(value))
 		}
 		own[name] = value
 	}
 	return own, args, nil
 }
 
-// Parse reads a command line, without the name of the program and without
+// parse reads a command line, without the name of the program and without
 // Palisade's own options. Each word is understood as the runtime would understand
-// it, or refused with a *SyntaxError.
-func Parse(g *Grammar, args []string) (*Call, error) {
+// it, or refused with a *syntaxError.
+func parse(g *Grammar, args []string) (*Call, error) {
 	switch g.Syntax {
-	case SyntaxGoFlag:
+	case syntaxGoFlag:
 		return parseGoFlag(g, args)
-	case SyntaxArgp:
+	case syntaxArgp:
 		return parseArgp(g, args)
-	case SyntaxClap:
+	case syntaxClap:
 		return parseClap(g, args)
 	}
 	return nil, fmt.Errorf("grammar of %q: unknown syntax %d", g.Runtime, g.Syntax)
 }
 
 // failure makes the errors of one place of a command line.
-func (c *Call) failure(reason Reason, word, format string, args ...any) *SyntaxError {
-	return &SyntaxError{Runtime: c.Grammar.Runtime, Command: c.Command, Reason: reason, Word: word, Detail: fmt.Sprintf(format, args...)}
+func (c *Call) failure(reason Reason, word, format string, args ...any) *syntaxError {
+	return &syntaxError{Runtime: c.Grammar.Runtime, Command: c.Command, Reason: reason, Word: word, Detail: fmt.Sprintf(format, args...)}
 }
 
 // take adds one option with its value.
-func (c *Call) take(o *Options, opt *Option, word, value string) *SyntaxError {
+func (c *Call) take(o *Options, opt *Option, word, value string) *syntaxError {
 	if opt.Refuse != "" {
-		return c.failure(Refused, word, "option --%s: %s", opt.Name, opt.Refuse)
+		return c.failure(refused, word, "option --%s: %s", opt.Name, opt.Refuse)
 	}
 	canonical, why := opt.check(value)
 	if why != "" {
-		return c.failure(BadValue, word, "option --%s: %s", opt.Name, why)
+		return c.failure(badValue, word, "option --%s: %s", opt.Name, why)
 	}
 	if why := o.add(opt, canonical); why != "" {
-		return c.failure(Repeated, word, "%s", why)
+		return c.failure(repeated, word, "%s", why)
 	}
 	return nil
 }
 
 // begin enters a command.
-func (c *Call) begin(word string) *SyntaxError {
+func (c *Call) begin(word string) *syntaxError {
 	c.command = c.Grammar.Command(word)
 	if c.command == nil {
-		e := c.failure(UnknownCommand, word, "unknown command %s", quote(word))
+		e := c.failure(unknownCommand, word, "unknown command %s", quote(word))
 		var names []string
 		for i := range c.Grammar.Commands {
 			names = append(names, c.Grammar.Commands[i].Name)
@@ -607,7 +609,7 @@ func (c *Call) begin(word string) *SyntaxError {
 }
 
 // finish sorts the arguments that are no options.
-func (c *Call) finish(args []string) *SyntaxError {
+func (c *Call) finish(args []string) *syntaxError {
 	if c.Help || c.Version {
 		c.Args = nil
 		return nil
@@ -618,10 +620,10 @@ func (c *Call) finish(args []string) *SyntaxError {
 		if cmd.ID != 0 || len(args) > 0 {
 			what = fmt.Sprintf("%d arguments, want at least %d", len(args), cmd.Min)
 		}
-		return c.failure(MissingArgument, "", "%s", what)
+		return c.failure(missingArgument, "", "%s", what)
 	}
 	if cmd.Max >= 0 && len(args) > cmd.Max {
-		e := c.failure(TooManyArguments, args[cmd.Max], "argument %s is one too many", quote(args[cmd.Max]))
+		e := c.failure(tooManyArguments, args[cmd.Max], "argument %s is one too many", quote(args[cmd.Max]))
 		if strings.HasPrefix(args[cmd.Max], "-") {
 			e.Hint = "options stand before the container ID"
 		}
@@ -637,27 +639,27 @@ func (c *Call) finish(args []string) *SyntaxError {
 	id, rest := args[cmd.ID], args[cmd.ID+1:]
 	if cmd.Pattern != "" && c.Bool(cmd.Pattern) {
 		if id == "" {
-			return c.failure(BadID, id, "the pattern is empty")
+			return c.failure(badID, id, "the pattern is empty")
 		}
 		c.Pattern = id
 	} else {
 		if why := c.Grammar.validID(id); why != "" {
-			return c.failure(BadID, id, "%s", why)
+			return c.failure(badID, id, "%s", why)
 		}
 		c.ID = id
 	}
 	if cmd.NeedsCommand && len(rest) == 0 && c.Value("process") == "" {
-		return c.failure(MissingArgument, "", "the command is missing")
+		return c.failure(missingArgument, "", "the command is missing")
 	}
 	c.Args = slices.Clone(rest)
 	return nil
 }
 
 // unknown is the error of an option that is not in the table.
-func (c *Call) unknown(table []Option, word, name string) *SyntaxError {
-	e := c.failure(UnknownOption, word, "unknown option %s", quote(word))
-	if strings.HasPrefix("--"+name, OwnPrefix) {
-		e.Reason, e.Hint = MisplacedOwn, "options of Palisade stand before all others"
+func (c *Call) unknown(table []Option, word, name string) *syntaxError {
+	e := c.failure(unknownOption, word, "unknown option %s", quote(word))
+	if strings.HasPrefix("--"+name, ownPrefix) {
+		e.Reason, e.Hint = misplacedOwn, "options of Palisade stand before all others"
 		return e
 	}
 	var names []string

@@ -17,7 +17,7 @@ func parseArgp(g *Grammar, args []string) (*Call, error) {
 	return asError(g.argp(args))
 }
 
-func (g *Grammar) argp(args []string) (*Call, *SyntaxError) {
+func (g *Grammar) argp(args []string) (*Call, *syntaxError) {
 	c := &Call{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.argpOptions(&c.Global, args)
@@ -25,7 +25,7 @@ func (g *Grammar) argp(args []string) (*Call, *SyntaxError) {
 		return orError(c, e)
 	}
 	if len(rest) == 0 {
-		return nil, c.failure(MissingArgument, "", "the command is missing")
+		return nil, c.failure(missingArgument, "", "the command is missing")
 	}
 	if e := c.begin(rest[0]); e != nil {
 		return nil, e
@@ -37,7 +37,7 @@ func (g *Grammar) argp(args []string) (*Call, *SyntaxError) {
 	return orError(c, c.finish(rest))
 }
 
-func orError(c *Call, e *SyntaxError) (*Call, *SyntaxError) {
+func orError(c *Call, e *syntaxError) (*Call, *syntaxError) {
 	if e != nil {
 		return nil, e
 	}
@@ -46,7 +46,7 @@ func orError(c *Call, e *SyntaxError) (*Call, *SyntaxError) {
 
 // argpOptions reads the options at the front of args, and returns what follows
 // them. It stops where the runtime would print its help or version and end.
-func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *syntaxError) {
 	for len(args) > 0 {
 		word := args[0]
 		if len(word) < 2 || word[0] != '-' {
@@ -79,27 +79,27 @@ func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *SyntaxE
 	return args, nil
 }
 
-func (c *Call) argpLong(o *Options, word string, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) argpLong(o *Options, word string, args []string) (rest []string, e *syntaxError) {
 	name, value, given := strings.Cut(word[2:], "=")
 	opt, e := c.argpNamed(*o.table, word, name)
 	if e != nil {
 		return nil, e
 	}
 	switch {
-	case opt.Separate && given, opt.Type == Bool && given:
-		return nil, c.failure(UnexpectedValue, word, "option --%s takes no value in the same word", opt.Name)
-	case opt.Type == Bool:
+	case opt.Separate && given, opt.Type == boolValue && given:
+		return nil, c.failure(unexpectedValue, word, "option --%s takes no value in the same word", opt.Name)
+	case opt.Type == boolValue:
 		value = "true"
-	case opt.Type == OptionalBool && !given, given:
+	case opt.Type == optionalBool && !given, given:
 	case len(args) == 0:
-		return nil, c.failure(MissingValue, word, "option %s has no value", quote(word))
+		return nil, c.failure(missingValue, word, "option %s has no value", quote(word))
 	default:
 		value, args = args[0], args[1:]
 	}
 	return args, c.argpTake(o, opt, word, value)
 }
 
-func (c *Call) argpShort(o *Options, word string, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) argpShort(o *Options, word string, args []string) (rest []string, e *syntaxError) {
 	for i := 1; i < len(word); i++ {
 		letter := word[i]
 		if letter == 0xff {
@@ -113,11 +113,11 @@ func (c *Call) argpShort(o *Options, word string, args []string) (rest []string,
 		}
 		value, joined := "true", word[i+1:]
 		switch {
-		case opt.Type == Bool:
-		case joined != "", opt.Type == OptionalBool:
+		case opt.Type == boolValue:
+		case joined != "", opt.Type == optionalBool:
 			value, i = joined, len(word)
 		case len(args) == 0:
-			return nil, c.failure(MissingValue, word, "option %s has no value", quote(word))
+			return nil, c.failure(missingValue, word, "option %s has no value", quote(word))
 		default:
 			value, args = args[0], args[1:]
 		}
@@ -128,7 +128,7 @@ func (c *Call) argpShort(o *Options, word string, args []string) (rest []string,
 	return args, nil
 }
 
-func (c *Call) argpTake(o *Options, opt *Option, word, value string) *SyntaxError {
+func (c *Call) argpTake(o *Options, opt *Option, word, value string) *syntaxError {
 	if e := c.take(o, opt, word, value); e != nil {
 		return e
 	}
@@ -147,7 +147,7 @@ func argpLetter(table []Option, letter byte) *Option {
 }
 
 // argpNamed finds an option by its long name or an abbreviation of it.
-func (c *Call) argpNamed(table []Option, word, name string) (*Option, *SyntaxError) {
+func (c *Call) argpNamed(table []Option, word, name string) (*Option, *syntaxError) {
 	var found *Option
 	var all []string
 	for i := range table {
@@ -170,7 +170,7 @@ func (c *Call) argpNamed(table []Option, word, name string) (*Option, *SyntaxErr
 	case found == nil:
 		return nil, c.unknown(table, word, name)
 	case found.Name == "":
-		e := c.failure(AmbiguousOption, word, "option %s is short for more than one", quote(word))
+		e := c.failure(ambiguousOption, word, "option %s is short for more than one", quote(word))
 		slices.Sort(all)
 		e.Hint = strings.Join(all, " ")
 		return nil, e

@@ -17,11 +17,11 @@ func parseClap(g *Grammar, args []string) (*Call, error) {
 	return asError(g.clap(args))
 }
 
-func (g *Grammar) clap(args []string) (*Call, *SyntaxError) {
+func (g *Grammar) clap(args []string) (*Call, *syntaxError) {
 	c := &Call{Grammar: g}
 	c.Global.table = &g.Options
 	for len(args) > 0 && isDashed(args[0]) {
-		var e *SyntaxError
+		var e *syntaxError
 		if args, e = c.clapOption(&c.Global, args); e != nil {
 			return nil, e
 		}
@@ -38,7 +38,7 @@ func (g *Grammar) clap(args []string) (*Call, *SyntaxError) {
 	c.Global.Delete("version")
 	if len(args) > 0 {
 		if args[0] == "--" {
-			return nil, c.failure(UnknownCommand, "--", "-- before the command")
+			return nil, c.failure(unknownCommand, "--", "-- before the command")
 		}
 		if e := c.begin(args[0]); e != nil {
 			return nil, e
@@ -55,7 +55,7 @@ func (g *Grammar) clap(args []string) (*Call, *SyntaxError) {
 }
 
 // clapCommand reads the words of a command.
-func (c *Call) clapCommand(args []string) *SyntaxError {
+func (c *Call) clapCommand(args []string) *syntaxError {
 	var positional []string
 	for len(args) > 0 {
 		word := args[0]
@@ -74,7 +74,7 @@ func (c *Call) clapCommand(args []string) *SyntaxError {
 			positional = append(positional, word)
 			args = args[1:]
 		default:
-			var e *SyntaxError
+			var e *syntaxError
 			if args, e = c.clapOption(&c.Options, args); e != nil {
 				return e
 			}
@@ -105,7 +105,7 @@ func (c *Call) clapKnown(word string) bool {
 func isDashed(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
 
 // clapOption reads the option at the front of args.
-func (c *Call) clapOption(o *Options, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) clapOption(o *Options, args []string) (rest []string, e *syntaxError) {
 	word, args := args[0], args[1:]
 	if long, ok := strings.CutPrefix(word, "--"); ok {
 		name, value, given := strings.Cut(long, "=")
@@ -120,9 +120,9 @@ func (c *Call) clapOption(o *Options, args []string) (rest []string, e *SyntaxEr
 		if opt == nil {
 			return nil, c.unknown(*o.table, word, "")
 		}
-		if opt.Type == Bool {
+		if opt.Type == boolValue {
 			if strings.HasPrefix(word[i+1:], "=") {
-				return nil, c.failure(UnexpectedValue, word, "option --%s takes no value", opt.Name)
+				return nil, c.failure(unexpectedValue, word, "option --%s takes no value", opt.Name)
 			}
 			if _, e := c.clapTake(o, opt, word, "", false, nil); e != nil || c.Help {
 				return nil, e
@@ -135,20 +135,20 @@ func (c *Call) clapOption(o *Options, args []string) (rest []string, e *SyntaxEr
 	return args, nil
 }
 
-func (c *Call) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *syntaxError) {
 	switch {
-	case opt.Type == Bool && given:
-		return nil, c.failure(UnexpectedValue, word, "option --%s takes no value", opt.Name)
-	case opt.Type == Bool:
+	case opt.Type == boolValue && given:
+		return nil, c.failure(unexpectedValue, word, "option --%s takes no value", opt.Name)
+	case opt.Type == boolValue:
 		value = "true"
 	case given:
 	case len(args) == 0 || isDashed(args[0]) || args[0] == "--":
-		return nil, c.failure(MissingValue, word, "option %s has no value", quote(word))
+		return nil, c.failure(missingValue, word, "option %s has no value", quote(word))
 	default:
 		value, args = args[0], args[1:]
 	}
 	if _, twice := o.seen[opt]; twice && !opt.Repeat && opt.Name != "log" {
-		return nil, c.failure(Repeated, word, "option --%s is given twice", opt.Name)
+		return nil, c.failure(repeated, word, "option --%s is given twice", opt.Name)
 	}
 	if e := c.take(o, opt, word, value); e != nil {
 		return nil, e

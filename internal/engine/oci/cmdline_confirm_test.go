@@ -75,11 +75,11 @@ func (w *writer) value(o *Option) string {
 		return oneOf(w, strange)
 	case len(o.Enum) > 0 && w.chance(90):
 		return oneOf(w, o.Enum)
-	case o.Type == Int && w.chance(90):
+	case o.Type == intValue && w.chance(90):
 		return strconv.Itoa(w.IntN(20))
-	case o.Type == Duration && w.chance(90):
+	case o.Type == durationValue && w.chance(90):
 		return oneOf(w, []string{"5s", "1m", "100ms", "0", "-1s"})
-	case o.Type == Bool || o.Type == OptionalBool:
+	case o.Type == boolValue || o.Type == optionalBool:
 		return oneOf(w, []string{"true", "false", "1", "0", "t", "F", "no", "TRUE", "x"})
 	}
 	return oneOf(w, plain)
@@ -87,12 +87,12 @@ func (w *writer) value(o *Option) string {
 
 // option is one option in one of the ways to write it.
 func (w *writer) option(o *Option) []string {
-	takes := o.Type != Bool && o.Type != OptionalBool
+	takes := o.Type != boolValue && o.Type != optionalBool
 	name := o.Name
 	if len(o.Aliases) > 0 && w.chance(30) {
 		name = oneOf(w, o.Aliases)
 	}
-	if len(name) > 1 && (w.chance(3) || w.g.Syntax == SyntaxArgp && w.chance(25)) {
+	if len(name) > 1 && (w.chance(3) || w.g.Syntax == syntaxArgp && w.chance(25)) {
 		name = name[:1+w.IntN(len(name)-1)] // short for it
 	}
 	dash := "--"
@@ -102,7 +102,7 @@ func (w *writer) option(o *Option) []string {
 	if o.Short != "" && w.chance(40) {
 		letter := "-" + string(o.Short[w.IntN(len(o.Short))])
 		switch {
-		case takes && (w.g.Syntax != SyntaxGoFlag || w.chance(5)) && w.chance(40):
+		case takes && (w.g.Syntax != syntaxGoFlag || w.chance(5)) && w.chance(40):
 			return []string{letter + w.value(o)}
 		case takes && w.chance(30):
 			return []string{letter + "=" + w.value(o)}
@@ -120,7 +120,7 @@ func (w *writer) option(o *Option) []string {
 		return []string{dash + name + "=" + w.value(o)}
 	case takes && w.chance(95):
 		return []string{dash + name, w.value(o)}
-	case !takes && (w.g.Syntax == SyntaxGoFlag && w.chance(30) || w.chance(4)):
+	case !takes && (w.g.Syntax == syntaxGoFlag && w.chance(30) || w.chance(4)):
 		return []string{dash + name + "=" + w.value(o)}
 	}
 	return []string{dash + name}
@@ -182,7 +182,7 @@ func (w *writer) line() []string {
 	cmd := &w.g.Commands[w.IntN(len(w.g.Commands))]
 	if w.chance(60) {
 		for {
-			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; cmd.Role.MakesProcess() {
+			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; cmd.Role.makesProcess() {
 				break
 			}
 		}
@@ -210,7 +210,7 @@ func (w *writer) line() []string {
 	} else if w.chance(4) {
 		more = 1
 	}
-	if cmd.Role == Exec && w.chance(80) {
+	if cmd.Role == roleExec && w.chance(80) {
 		more++
 	}
 	for range more {
@@ -304,7 +304,7 @@ var stricter = map[string]string{
 }
 
 // place names a refusal as the table above does.
-func place(g *Grammar, e *SyntaxError) string {
+func place(g *Grammar, e *syntaxError) string {
 	cmd := e.Command
 	if cmd != "" {
 		cmd += " "
@@ -314,15 +314,15 @@ func place(g *Grammar, e *SyntaxError) string {
 		option, _, _ = strings.Cut(e.Detail[i:], ":")
 	}
 	switch e.Reason {
-	case BadValue:
+	case badValue:
 		return fmt.Sprintf("%s: bad value of %s%s", g.Runtime, cmd, option)
-	case BadID:
+	case badID:
 		return g.Runtime + ": bad container ID"
-	case Refused:
+	case refused:
 		return fmt.Sprintf("%s: option %s is refused", g.Runtime, option)
-	case Repeated:
+	case repeated:
 		return fmt.Sprintf("%s: option of %sis repeated", g.Runtime, cmd)
-	case MissingArgument:
+	case missingArgument:
 		if strings.Contains(e.Detail, "the command is missing") && e.Command != "" {
 			return fmt.Sprintf("%s: command of %sis missing", g.Runtime, cmd)
 		}
@@ -347,16 +347,16 @@ func (n tally) print(tb testing.TB, title string, lines int) {
 func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 	tb.Helper()
 	theirs := p.ask(tb, line)
-	ours, err := Parse(g, line)
+	ours, err := parse(g, line)
 	if err != nil {
-		var e *SyntaxError
+		var e *syntaxError
 		if !errors.As(err, &e) {
 			tb.Fatalf("%q: %v is no *SyntaxError", line, err)
 		}
 		switch {
 		case theirs.kind == "error":
 			n["refused by both"]++
-		case g.Reorder == ReorderUnknown && g.Syntax == SyntaxGoFlag && e.Reason == AmbiguousOrder:
+		case g.Reorder == reorderUnknown && g.Syntax == syntaxGoFlag && e.Reason == ambiguousOrder:
 			n["refused: two builds of runc read it in different ways"]++
 		case stricter[place(g, e)] != "":
 			n["refused here, taken by the parser there: "+place(g, e)]++
@@ -366,9 +366,9 @@ func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 		}
 		return
 	}
-	argv := ours.Argv()
-	again, err := Parse(g, argv)
-	if err != nil || !slices.Equal(again.Argv(), argv) {
+	argv := ours.argv()
+	again, err := parse(g, argv)
+	if err != nil || !slices.Equal(again.argv(), argv) {
 		tb.Errorf("%q: rebuilt %q is not read again: %v", line, argv, err)
 		n["DIFFERENT"]++
 		return
@@ -378,7 +378,7 @@ func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 		switch {
 		case rebuilt.kind == "error":
 			n["taken here, refused there, rebuilt too"+why(g, p, ours)]++
-		case g.Syntax == SyntaxGoFlag && g.Reorder == ReorderUnknown:
+		case g.Syntax == syntaxGoFlag && g.Reorder == reorderUnknown:
 			n["taken here, refused there, rebuilt taken: another build of runc takes it"]++
 		default:
 			tb.Errorf("%q: taken; %s refused it (%s), and takes %q", line, g.Runtime, theirs.err, argv)
@@ -392,7 +392,7 @@ func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 		n["DIFFERENT"]++
 		return
 	}
-	if d := want.differs(g, rebuilt); d != "" || want.kind == "action" && g.Syntax == SyntaxArgp && sequence(rebuilt) != sequence(theirs) {
+	if d := want.differs(g, rebuilt); d != "" || want.kind == "action" && g.Syntax == syntaxArgp && sequence(rebuilt) != sequence(theirs) {
 		tb.Errorf("%q: rebuilt as %q: %s\nfirst %+v\nthen  %+v", line, argv, d, theirs, rebuilt)
 		n["DIFFERENT"]++
 		return
@@ -428,7 +428,7 @@ func why(g *Grammar, p *peer, c *Call) string {
 func expect(g *Grammar, c *Call) verdict {
 	v := verdict{kind: "action", command: c.Command, args: c.positionals()}
 	switch {
-	case c.Help || c.Command == "help" && g.Syntax == SyntaxGoFlag:
+	case c.Help || c.Command == "help" && g.Syntax == syntaxGoFlag:
 		return verdict{kind: "help"}
 	case c.Version:
 		return verdict{kind: "version"}
@@ -624,14 +624,14 @@ func TestConfirmRuncCommandLine(t *testing.T) {
 	for _, v := range []struct {
 		version string
 		how     Reorder
-	}{{"v1.5.2", ReorderKnown}, {"v1.1.15", ReorderDash}} {
+	}{{"v1.5.2", reorderKnownOptions}, {"v1.1.15", reorderDashes}} {
 		t.Run(v.version, func(t *testing.T) {
 			p := runcPeer(t, v.version)
-			confirmLines(t, "runc "+v.version, Runc(v.how).at(p.version), p, smallest)
+			confirmLines(t, "runc "+v.version, runcGrammar(v.how).at(p.version), p, smallest)
 		})
 		t.Run(v.version+" of an unknown build", func(t *testing.T) {
 			p := runcPeer(t, v.version)
-			confirmLines(t, "runc "+v.version+" of an unknown build", Runc(ReorderUnknown), p, smallest)
+			confirmLines(t, "runc "+v.version+" of an unknown build", runcGrammar(reorderUnknown), p, smallest)
 		})
 	}
 }
@@ -667,7 +667,7 @@ func TestConfirmRuncTable(t *testing.T) {
 				slices.Sort(theirs[command])
 			}
 			ours := map[string][]string{}
-			g := Runc(ReorderKnown).at(p.version)
+			g := runcGrammar(reorderKnownOptions).at(p.version)
 			ours[""] = rows(g.Options)
 			for _, c := range g.Commands {
 				if c.Name != "help" {
@@ -692,7 +692,7 @@ func rows(table []Option) []string {
 			names = append(names, string(r))
 		}
 		slices.Sort(names)
-		kind := map[Type]string{Bool: "bool", String: "text", Int: "int", Duration: "duration"}[o.Type]
+		kind := map[Type]string{boolValue: "bool", stringValue: "text", intValue: "int", durationValue: "duration"}[o.Type]
 		if o.Repeat {
 			kind += "s"
 		}
@@ -705,7 +705,7 @@ func rows(table []Option) []string {
 // TestConfirmCrunTable compares the table with the options of the installed crun.
 func TestConfirmCrunTable(t *testing.T) {
 	p := crunPeer(t)
-	g := Crun(p.version)
+	g := crunGrammar(p.version)
 	for _, c := range append([]Command{{Options: g.Options}}, g.Commands...) {
 		line := []string{c.Name, "id", "id"}
 		if c.Name == "" {
@@ -744,7 +744,7 @@ func TestConfirmCrunTable(t *testing.T) {
 			if slices.ContainsFunc(argpOwn(), func(own Option) bool { return own.Name == o.Name }) {
 				continue
 			}
-			kind := map[Type]string{Bool: "bool", OptionalBool: "optional"}[o.Type]
+			kind := map[Type]string{boolValue: "bool", optionalBool: "optional"}[o.Type]
 			if kind == "" {
 				kind = "text"
 			}
@@ -763,5 +763,5 @@ func TestConfirmCrunTable(t *testing.T) {
 
 func TestConfirmCrunCommandLine(t *testing.T) {
 	p := crunPeer(t)
-	confirmLines(t, "crun "+p.version, Crun(p.version), p, smallest)
+	confirmLines(t, "crun "+p.version, crunGrammar(p.version), p, smallest)
 }

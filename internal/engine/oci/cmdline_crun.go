@@ -4,7 +4,7 @@ package oci
 
 import "slices"
 
-// Crun is the command line of crun 1.8 to 1.29, as far as the given version has
+// crunGrammar is the command line of crun 1.8 to 1.29, as far as the given version has
 // it; all of it for an empty version.
 //
 // create, run and restore change their directory to the bundle before they use
@@ -13,7 +13,7 @@ import "slices"
 //
 // Source: crun 1.8.1 and 1.29.1: src/crun.c, src/run_create.c and one file a command;
 // src/libcrun/status.c validate_id.
-func Crun(version string) *Grammar {
+func crunGrammar(version string) *Grammar {
 	inBundle := map[string]Base{"create": Bundle, "run": Bundle, "restore": Bundle}
 	root := file("root", "", Caller, "folder of the containers' state")
 	root.PathIn = inBundle
@@ -22,7 +22,7 @@ func Crun(version string) *Grammar {
 	g := &Grammar{
 		Runtime: "crun",
 		Version: version,
-		Syntax:  SyntaxArgp,
+		Syntax:  syntaxArgp,
 		IDChars: "_+-.",
 		Options: []Option{
 			onOff("debug", "", "log debug messages"),
@@ -37,11 +37,11 @@ func Crun(version string) *Grammar {
 		},
 		Commands: []Command{
 			{
-				Name: "create", Role: Create, Min: 1, Max: 1, Help: "create a container",
+				Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container",
 				Options: crunMakes(),
 			},
 			{
-				Name: "run", Role: Run, Min: 1, Max: 1, Help: "create and start a container",
+				Name: "run", Role: roleRun, Min: 1, Max: 1, Help: "create and start a container",
 				Options: append(
 					crunMakes(),
 					onOff("detach", "d", "do not wait for the container"),
@@ -49,11 +49,11 @@ func Crun(version string) *Grammar {
 				),
 			},
 			{
-				Name: "exec", Role: Exec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
+				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
 				Options: []Option{
 					file("console-socket", "", Caller, "socket that gets the terminal"),
-					{Name: "tty", Short: "t", Type: OptionalBool, Help: "give the process a terminal"},
+					{Name: "tty", Short: "t", Type: optionalBool, Help: "give the process a terminal"},
 					nonEmpty(file("process", "p", Caller, "file with the process")),
 					text("cwd", "", "working directory in the container"),
 					text("cgroup", "", "control group below the container's"),
@@ -69,10 +69,10 @@ func Crun(version string) *Grammar {
 				},
 			},
 			{
-				Name: "restore", Role: Restore, Min: 1, Max: 2, Help: "restore a container from a checkpoint",
+				Name: "restore", Role: roleRestore, Min: 1, Max: 2, Help: "restore a container from a checkpoint",
 				Options: []Option{
 					nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
-					{Name: "image-path", Type: String, Path: Bundle, Default: "checkpoint", Help: "folder of the checkpoint"},
+					{Name: "image-path", Type: stringValue, Path: Bundle, Default: "checkpoint", Help: "folder of the checkpoint"},
 					file("work-path", "", Bundle, "folder for CRIU's files"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("tcp-close", "", "without TCP connections").since("1.23"),
@@ -88,9 +88,9 @@ func Crun(version string) *Grammar {
 					text("lsm-mount-context", "", "SELinux context of mounts").since("1.18"),
 				},
 			},
-			{Name: "start", Role: Start, Min: 1, Max: 1, Help: "start a created container"},
+			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
-				Name: "delete", Role: Delete, Min: 1, Max: 1, Pattern: "regex", Help: "delete a container",
+				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Pattern: "regex", Help: "delete a container",
 				Options: []Option{onOff("force", "f", "kill it first"), onOff("regex", "r", "all that match the ID")},
 			},
 			{
@@ -127,13 +127,13 @@ func Crun(version string) *Grammar {
 					onOff("shell-job", "", "with shell jobs"),
 					onOff("file-locks", "", "with file locks"),
 					crunNetworkLock(),
-					file("parent-path", "", Image, "checkpoint before this one"),
+					file("parent-path", "", imageBase, "checkpoint before this one"),
 					onOff("pre-dump", "", "memory only, and let the container run on"),
 					crunCgroups(),
 				},
 			},
 			{
-				Name: "update", Role: Update, Min: 1, Max: 1, Help: "change the resources of a container",
+				Name: "update", Role: roleUpdate, Min: 1, Max: 1, Help: "change the resources of a container",
 				Options: append(
 					crunUpdates(),
 					text("l3-cache-schema", "", "schema of the L3 cache").since("1.10"),
@@ -141,7 +141,7 @@ func Crun(version string) *Grammar {
 				),
 			},
 			{Name: "features", Min: 0, Max: 0, ID: -1, Since: "1.8.6", Help: "print what the runtime can do"},
-			{Name: "mounts", Role: Mounts, Min: 3, Max: 3, ID: 1, Since: "1.22", Help: "add or remove mounts of a running container"},
+			{Name: "mounts", Role: roleMounts, Min: 3, Max: 3, ID: 1, Since: "1.22", Help: "add or remove mounts of a running container"},
 		},
 	}
 	if version != "" && older(version, "1.22") {
@@ -162,8 +162,8 @@ func argpOwn() []Option {
 	return []Option{
 		onOff("help", "?", "print the help"),
 		onOff("usage", "", "print a short help"),
-		{Name: "program-name", Type: String, Refuse: "it only changes messages"},
-		{Name: "HANG", Type: OptionalBool, Refuse: "it is for a debugger"},
+		{Name: "program-name", Type: stringValue, Refuse: "it only changes messages"},
+		{Name: "HANG", Type: optionalBool, Refuse: "it is for a debugger"},
 	}
 }
 

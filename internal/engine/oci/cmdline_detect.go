@@ -26,17 +26,17 @@ type Detected struct {
 	Output string `json:"output,omitempty"`
 }
 
-// Grammar is the command line of the runtime.
-func (d Detected) Grammar() (*Grammar, error) {
+// grammar is the command line of the runtime.
+func (d Detected) grammar() (*Grammar, error) {
 	switch d.Runtime {
 	case "runc":
-		g := Runc(d.Reorder)
+		g := runcGrammar(d.Reorder)
 		g.Version = d.Version
 		return g, nil
 	case "crun":
-		return Crun(d.Version), nil
+		return crunGrammar(d.Version), nil
 	case "youki":
-		g := Youki()
+		g := youkiGrammar()
 		g.Version = d.Version
 		return g, nil
 	}
@@ -50,16 +50,16 @@ type Cache interface {
 	Store(key string, d Detected)
 }
 
-// UnknownRuntimeError is a program of which it is not known how it reads its
+// unknownRuntimeError is a program of which it is not known how it reads its
 // command line.
-type UnknownRuntimeError struct {
+type unknownRuntimeError struct {
 	Path string
 	// Output is the beginning of what --version printed.
 	Output string
 	Err    error
 }
 
-func (e *UnknownRuntimeError) Error() string {
+func (e *unknownRuntimeError) Error() string {
 	msg := "detect runtime " + e.Path + ": "
 	switch {
 	case e.Err != nil:
@@ -70,28 +70,28 @@ func (e *UnknownRuntimeError) Error() string {
 	return msg + "; name one of these with --palisade-runtime or \"runtime\" in the configuration"
 }
 
-func (e *UnknownRuntimeError) Unwrap() error { return e.Err }
+func (e *unknownRuntimeError) Unwrap() error { return e.Err }
 
 const (
 	detectTimeout = 5 * time.Second
 	maxVersion    = 4096
 )
 
-// Detect finds out which runtime the program at an absolute path is, by asking it
+// detect finds out which runtime the program at an absolute path is, by asking it
 // for its version; so a script that executes runc is runc. The answer is kept in
 // the cache, which may be nil, under the path and the identity of the file. What a
 // script executes may change without it; a rebuilt line is safe all the same, since
 // each runtime either reads --name=value as it is meant or refuses it.
 //
-// The error is an [*UnknownRuntimeError], or one of looking at the file.
-func Detect(path string, cache Cache) (*Grammar, Detected, error) {
+// The error is an [*unknownRuntimeError], or one of looking at the file.
+func detect(path string, cache Cache) (*Grammar, Detected, error) {
 	key, err := fileKey(path)
 	if err != nil {
 		return nil, Detected{}, err
 	}
 	if cache != nil {
 		if d, ok := cache.Load(key); ok {
-			if g, err := d.Grammar(); err == nil {
+			if g, err := d.grammar(); err == nil {
 				return g, d, nil
 			}
 		}
@@ -100,9 +100,9 @@ func Detect(path string, cache Cache) (*Grammar, Detected, error) {
 	if err != nil {
 		return nil, Detected{}, err
 	}
-	g, err := d.Grammar()
+	g, err := d.grammar()
 	if err != nil {
-		return nil, Detected{}, &UnknownRuntimeError{Path: path, Output: d.Output}
+		return nil, Detected{}, &unknownRuntimeError{Path: path, Output: d.Output}
 	}
 	if cache != nil {
 		cache.Store(key, d)
@@ -140,7 +140,7 @@ func ask(path string) (Detected, error) {
 	if len(words) >= 3 && words[1] == "version" {
 		d.Runtime, d.Version = strings.ToLower(words[0]), words[2]
 	} else if err != nil {
-		return d, &UnknownRuntimeError{Path: path, Output: out, Err: err}
+		return d, &unknownRuntimeError{Path: path, Output: out, Err: err}
 	}
 	if d.Runtime == "runc" {
 		d.Reorder = askReorder(path)
@@ -157,11 +157,11 @@ func askReorder(path string) Reorder {
 	switch {
 	case !errors.As(err, &exit):
 	case strings.Contains(out, "flag provided but not defined: -zz"):
-		return ReorderDash
+		return reorderDashes
 	case strings.Contains(out, "requires exactly 0 argument"):
-		return ReorderKnown
+		return reorderKnownOptions
 	}
-	return ReorderUnknown
+	return reorderUnknown
 }
 
 // query runs the program and returns the beginning of what it prints.
@@ -170,7 +170,7 @@ func query(path string, args ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = detectTimeout
-	cmd.Env = CleanEnvironment(os.Environ())
+	cmd.Env = cleanEnvironment(os.Environ())
 	cmd.Dir = "/"
 	out := &limited{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Variable is a variable of the environment that changes what a runtime does.
-type Variable struct {
+// variable is a variable of the environment that changes what a runtime does.
+type variable struct {
 	// Name, or the beginning of names where it ends with a star.
 	Name string
 	// Unset says that an engine has no reason to set it: it belongs between two
@@ -18,10 +18,10 @@ type Variable struct {
 	Effect string
 }
 
-// Environment lists what runc 1.0 to 1.5, crun 1.8 to 1.29 and youki read, and what
+// environment lists what runc 1.0 to 1.5, crun 1.8 to 1.29 and youki read, and what
 // the libraries read that take their command lines apart. The tables of runc bind
 // no option to a variable.
-var Environment = []Variable{
+var environment = []variable{
 	{"_LIBCONTAINER_*", true, "the descriptors and the kind of a process between runc and its init; crun and runc up to 1.1: that the program was copied already"},
 	{"POSIXLY_CORRECT", true, "getopt ends options at the first argument"},
 	{"ARGP_HELP_FMT", true, "argp prints an error of the layout of its help"},
@@ -39,12 +39,12 @@ var Environment = []Variable{
 	{"GOMAXPROCS", false, "runc hands it to its init"},
 }
 
-// CleanEnvironment leaves out the variables that are to be unset before a runtime
+// cleanEnvironment leaves out the variables that are to be unset before a runtime
 // is started. The result shares no memory with env.
-func CleanEnvironment(env []string) []string {
+func cleanEnvironment(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return slices.ContainsFunc(Environment, func(v Variable) bool {
+		return slices.ContainsFunc(environment, func(v variable) bool {
 			begin, star := strings.CutSuffix(v.Name, "*")
 			return v.Unset && (name == v.Name || star && strings.HasPrefix(name, begin))
 		})

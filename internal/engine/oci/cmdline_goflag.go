@@ -15,15 +15,15 @@ import (
 // context.go normalizeFlags.
 func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 	switch g.Reorder {
-	case ReorderDash:
-		return asError(g.goFlag(args, ReorderDash))
-	case ReorderKnown:
-		return asError(g.goFlag(args, ReorderKnown))
+	case reorderDashes:
+		return asError(g.goFlag(args, reorderDashes))
+	case reorderKnownOptions:
+		return asError(g.goFlag(args, reorderKnownOptions))
 	}
 	// It is not known which way the runtime was built. What one way refuses, the
 	// other may have: the rebuilt line is read the same by both.
-	known, errKnown := g.goFlag(args, ReorderKnown)
-	dash, errDash := g.goFlag(args, ReorderDash)
+	known, errKnown := g.goFlag(args, reorderKnownOptions)
+	dash, errDash := g.goFlag(args, reorderDashes)
 	switch {
 	case errKnown != nil && errDash != nil:
 		return nil, errKnown
@@ -31,29 +31,29 @@ func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 		return dash, nil
 	case errDash != nil:
 		return known, nil
-	case !slices.Equal(known.Argv(), dash.Argv()):
-		e := known.failure(AmbiguousOrder, "", "versions of %s read it in different ways", g.Runtime)
+	case !slices.Equal(known.argv(), dash.argv()):
+		e := known.failure(ambiguousOrder, "", "versions of %s read it in different ways", g.Runtime)
 		e.Hint = "write options as --name=value, before the container ID"
 		return nil, e
 	}
 	for _, name := range known.Names() {
 		if !slices.Equal(known.Values(name), dash.Values(name)) {
-			e := known.failure(AmbiguousOrder, "", "option --%s has an empty value among others, which versions of %s read in different ways", name, g.Runtime)
+			e := known.failure(ambiguousOrder, "", "option --%s has an empty value among others, which versions of %s read in different ways", name, g.Runtime)
 			return nil, e
 		}
 	}
 	return known, nil
 }
 
-// asError keeps a nil *SyntaxError from becoming an error.
-func asError(c *Call, e *SyntaxError) (*Call, error) {
+// asError keeps a nil *syntaxError from becoming an error.
+func asError(c *Call, e *syntaxError) (*Call, error) {
 	if e != nil {
 		return nil, e
 	}
 	return c, nil
 }
 
-func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *SyntaxError) {
+func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *syntaxError) {
 	c := &Call{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.goFlags(&c.Global, args)
@@ -68,10 +68,10 @@ func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *SyntaxError) {
 		return nil, e
 	}
 	rest = rest[1:]
-	c.Options.drops = how == ReorderKnown
+	c.Options.drops = how == reorderKnownOptions
 	switch {
 	case c.command.InOrder:
-	case how == ReorderDash:
+	case how == reorderDashes:
 		rest = reorderDash(rest)
 	default:
 		rest = reorderKnown(c.command, rest)
@@ -99,7 +99,7 @@ func (c *Call) ask(o *Options) {
 }
 
 // goFlags reads the options at the front of args, and returns what follows them.
-func (c *Call) goFlags(o *Options, args []string) (rest []string, e *SyntaxError) {
+func (c *Call) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
 	// The runtime refuses two names of one option, even with the same value.
 	form := map[*Option]string{}
 	for len(args) > 0 {
@@ -116,7 +116,7 @@ func (c *Call) goFlags(o *Options, args []string) (rest []string, e *SyntaxError
 			name = name[1:]
 		}
 		if name == "" || name[0] == '-' || name[0] == '=' {
-			return nil, c.failure(UnknownOption, word, "unknown option %s", quote(word))
+			return nil, c.failure(unknownOption, word, "unknown option %s", quote(word))
 		}
 		name, value, given := cutName(name)
 		opt := goFlagNamed(*o.table, name)
@@ -124,15 +124,15 @@ func (c *Call) goFlags(o *Options, args []string) (rest []string, e *SyntaxError
 			return nil, c.unknown(*o.table, word, name)
 		}
 		if had, ok := form[opt]; ok && had != name {
-			return nil, c.failure(Repeated, word, "option --%s is given by two of its names, %s and %s", opt.Name, had, name)
+			return nil, c.failure(repeated, word, "option --%s is given by two of its names, %s and %s", opt.Name, had, name)
 		}
 		form[opt] = name
 		if !given {
 			switch {
-			case opt.Type == Bool:
+			case opt.Type == boolValue:
 				value = "true"
 			case len(args) == 0:
-				return nil, c.failure(MissingValue, word, "option %s has no value", quote(word))
+				return nil, c.failure(missingValue, word, "option %s has no value", quote(word))
 			default:
 				value, args = args[0], args[1:]
 			}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// OwnHelp are the options of Palisade that stand before those of the runtime.
-var OwnHelp = [][2]string{
+// ownHelp are the options of Palisade that stand before those of the runtime.
+var ownHelp = [][2]string{
 	{"config FILE", "another file than /etc/palisade/oci.json"},
 	{"runtime PATH", "the runtime that does the work"},
 	{"policy NAME", "the policy: default or strict"},
@@ -17,9 +17,9 @@ var OwnHelp = [][2]string{
 	{"require LAYERS", "layers without which no container starts: selinux, apparmor"},
 }
 
-// HelpText is the answer to --help: what program is, its own options, and what the
+// helpText is the answer to --help: what program is, its own options, and what the
 // runtime below takes. command limits it to one command, if the grammar has it.
-func (g *Grammar) HelpText(program, path, command string) string {
+func (g *Grammar) helpText(program, path, command string) string {
 	var b strings.Builder
 	if c := g.Command(command); command != "" && c != nil {
 		fmt.Fprintf(&b, "usage: %s [OPTION]... %s [OPTION]...%s\n\n%s, by %s (%s).\n", program, c.Name, c.arguments(), c.Help, g.Runtime, path)
@@ -29,8 +29,8 @@ func (g *Grammar) HelpText(program, path, command string) string {
 	fmt.Fprintf(&b, "usage: %s [--palisade-NAME=VALUE]... [OPTION]... COMMAND [OPTION]... [ID] [ARGUMENT]...\n\n", program)
 	fmt.Fprintf(&b, "%s confines each container and leaves the work to %s (%s).\n", program, g.Runtime, path)
 	b.WriteString("It refuses what is not listed here.\n\noptions of Palisade, before all others:\n")
-	for _, o := range OwnHelp {
-		fmt.Fprintf(&b, "  %-34s %s\n", OwnPrefix+o[0], o[1])
+	for _, o := range ownHelp {
+		fmt.Fprintf(&b, "  %-34s %s\n", ownPrefix+o[0], o[1])
 	}
 	b.WriteString("\noptions of " + g.Runtime + ":\n")
 	writeOptions(&b, g.Options)
@@ -42,9 +42,9 @@ func (g *Grammar) HelpText(program, path, command string) string {
 	return b.String()
 }
 
-// VersionText is the answer to --version: program with its version, and what the
+// versionText is the answer to --version: program with its version, and what the
 // runtime below says. Engines read the runtime's lines, so these come unchanged.
-func VersionText(program, version, path, below string) string {
+func versionText(program, version, path, below string) string {
 	return fmt.Sprintf("%s version %s over %s\n%s\n", program, version, path, strings.TrimRight(below, "\n"))
 }
 
@@ -75,7 +75,7 @@ func writeOptions(b *strings.Builder, table []Option) {
 		if o.Short != "" {
 			name = "-" + o.Short[:1] + ", " + name
 		}
-		if o.Type != Bool {
+		if o.Type != boolValue {
 			name += "=" + o.placeholder()
 		}
 		help := o.Help
@@ -94,13 +94,13 @@ func writeOptions(b *strings.Builder, table []Option) {
 
 func (o *Option) placeholder() string {
 	switch {
-	case o.Type == Int:
+	case o.Type == intValue:
 		return "N"
-	case o.Type == Duration:
+	case o.Type == durationValue:
 		return "DURATION"
-	case o.Type == Pair:
+	case o.Type == pairValue:
 		return "NAME=VALUE"
-	case o.Path != NoPath:
+	case o.Path != noPath:
 		return "PATH"
 	}
 	return "VALUE"

@@ -70,7 +70,7 @@ func (p *peer) start(tb testing.TB, path string, env ...string) {
 	tb.Helper()
 	cmd := exec.Command(path)
 	cmd.Dir = tb.TempDir()
-	cmd.Env = append(CleanEnvironment(os.Environ()), env...)
+	cmd.Env = append(cleanEnvironment(os.Environ()), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -327,7 +327,7 @@ func crunPeer(tb testing.TB) *peer {
 		return v, nil, io.ErrUnexpectedEOF
 	}
 	// Learn the keys.
-	for _, c := range Crun("").Commands {
+	for _, c := range crunGrammar("").Commands {
 		p.send(tb, "T", []string{c.Name, "id", "id"})
 	}
 	return &p

@@ -52,13 +52,13 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 	if b == Container && c.Value("process") != "" {
 		b = Caller // runc stays where it is
 	}
-	if c.Grammar.Syntax == SyntaxArgp && opt.Name == "log" {
+	if c.Grammar.Syntax == syntaxArgp && opt.Name == "log" {
 		kind, rest, given := strings.Cut(value, ":")
 		switch {
 		case given && kind == "file":
 			return b, "file:", rest
 		case given && (kind == "syslog" || kind == "journald"):
-			return NoPath, "", value
+			return noPath, "", value
 		case !path.IsAbs(value):
 			return b, "file:", value // the folder may have a colon
 		}
@@ -66,9 +66,9 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 	return b, "", value
 }
 
-// BundleDir is the bundle of the command line as an absolute path: that of the
+// bundleDir is the bundle of the command line as an absolute path: that of the
 // option, or the caller's directory.
-func (c *Call) BundleDir(caller string) string {
+func (c *Call) bundleDir(caller string) string {
 	if v := c.Value("bundle"); v != "" {
 		return joinPath(caller, v)
 	}
@@ -88,8 +88,8 @@ func (c *Call) ConfigFile(d Dirs) string {
 // the folder is known. It is empty when the option is not given or is no path.
 func (c *Call) Path(name string, d Dirs) string { return c.path(&c.Options, name, d) }
 
-// GlobalPath is Path for an option before the command.
-func (c *Call) GlobalPath(name string, d Dirs) string { return c.path(&c.Global, name, d) }
+// globalPath is Path for an option before the command.
+func (c *Call) globalPath(name string, d Dirs) string { return c.path(&c.Global, name, d) }
 
 func (c *Call) path(o *Options, name string, d Dirs) string {
 	opt := o.find(name)
@@ -97,18 +97,18 @@ func (c *Call) path(o *Options, name string, d Dirs) string {
 		return ""
 	}
 	b, _, p := c.base(opt, o.Value(name))
-	if b == NoPath {
+	if b == noPath {
 		return ""
 	}
 	return joinPath(d.of(b), p)
 }
 
-// MakeAbsolute makes each relative path absolute that depends on a folder of d, so
+// makeAbsolute makes each relative path absolute that depends on a folder of d, so
 // that the command line means the same after its bundle was replaced. A folder that
 // the runtime would take from the bundle by default is made explicit.
 //
 // A path that is relative to a checkpoint or to the runtime's own state stays.
-func (c *Call) MakeAbsolute(d Dirs) {
+func (c *Call) makeAbsolute(d Dirs) {
 	for _, o := range []*Options{&c.Global, &c.Options} {
 		for i := range o.set {
 			s := &o.set[i]
@@ -133,5 +133,5 @@ func (c *Call) MakeAbsolute(d Dirs) {
 // Log is where the runtime writes its messages and whether as JSON. The path is
 // empty when that is no file.
 func (c *Call) Log(d Dirs) (file string, asJSON bool) {
-	return c.GlobalPath("log", d), c.Global.Value("log-format") == "json"
+	return c.globalPath("log", d), c.Global.Value("log-format") == "json"
 }

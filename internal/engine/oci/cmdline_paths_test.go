@@ -29,7 +29,7 @@ func TestConfirmPaths(t *testing.T) {
 	for _, name := range []string{"runc", "crun"} {
 		t.Run(name, func(t *testing.T) {
 			runtime := oracle.Tool(t, name, "apt: "+name)
-			g, _, err := Detect(runtime, nil)
+			g, _, err := detect(runtime, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestConfirmPaths(t *testing.T) {
 			t.Cleanup(func() { _, _ = do("--root="+root, "delete", "--force", id) })
 
 			create := []string{"--log=l", "--root=" + root, "create", "--bundle=../b", "--pid-file=p", "--console-socket=s", id}
-			c, err := Parse(g, create)
+			c, err := parse(g, create)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +92,7 @@ func TestConfirmPaths(t *testing.T) {
 				t.Fatalf("start: %v\n%s", err, out)
 			}
 			add := []string{"--root=" + root, "exec", "--detach", "--tty", "--pid-file=q", "--console-socket=e", id, "/busybox", "sleep", "60"}
-			if c, err = Parse(g, add); err != nil {
+			if c, err = parse(g, add); err != nil {
 				t.Fatal(err)
 			}
 			sockets = listen(t, d, "e")
@@ -111,7 +111,7 @@ func TestConfirmPaths(t *testing.T) {
 				t.Fatal(err)
 			}
 			add = []string{"--root=" + root, "exec", "--detach", "--process=process.json", "--console-socket=f", id}
-			if c, err = Parse(g, add); err != nil {
+			if c, err = parse(g, add); err != nil {
 				t.Fatal(err)
 			}
 			sockets = listen(t, d, "f")

@@ -5,27 +5,27 @@ package oci
 // How the tables are written: one line an option.
 
 func onOff(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: Bool, Help: help}
+	return Option{Name: name, Short: short, Type: boolValue, Help: help}
 }
 
 func text(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: String, Help: help}
+	return Option{Name: name, Short: short, Type: stringValue, Help: help}
 }
 
 func file(name, short string, base Base, help string) Option {
-	return Option{Name: name, Short: short, Type: String, Path: base, Help: help}
+	return Option{Name: name, Short: short, Type: stringValue, Path: base, Help: help}
 }
 
 func list(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: String, Repeat: true, Help: help}
+	return Option{Name: name, Short: short, Type: stringValue, Repeat: true, Help: help}
 }
 
 func choice(name, short, help string, values ...string) Option {
-	return Option{Name: name, Short: short, Type: String, Enum: values, Help: help}
+	return Option{Name: name, Short: short, Type: stringValue, Enum: values, Help: help}
 }
 
 func number(name, short, help string, low, high int64) Option {
-	return Option{Name: name, Short: short, Type: Int, Min: low, Max: high, Help: help}
+	return Option{Name: name, Short: short, Type: intValue, Min: low, Max: high, Help: help}
 }
 
 // since is an option of a version and the later ones.
@@ -47,7 +47,7 @@ const maxDescriptors = 1 << 20
 
 const maxInt32, maxInt64 = 1<<31 - 1, 1<<63 - 1
 
-// Runc is the command line of runc 1.0 to 1.5. An option that a version does not
+// runcGrammar is the command line of runc 1.0 to 1.5. An option that a version does not
 // have is refused by runc itself, in the rebuilt line too.
 //
 // A relative path of create, run and restore is used after runc has changed its
@@ -56,10 +56,10 @@ const maxInt32, maxInt64 = 1<<31 - 1, 1<<63 - 1
 //
 // Source: runc v1.0.0, v1.1.15, v1.2.8, v1.3.3, v1.4.0, v1.5.2: main.go and one file a
 // command; utils.go setupSpec, revisePidFile, reviseRootDir.
-func Runc(how Reorder) *Grammar {
+func runcGrammar(how Reorder) *Grammar {
 	g := &Grammar{
 		Runtime: "runc",
-		Syntax:  SyntaxGoFlag,
+		Syntax:  syntaxGoFlag,
 		Reorder: how,
 		IDChars: "_+-.,", // the comma up to 1.1
 		Options: []Option{
@@ -67,10 +67,10 @@ func Runc(how Reorder) *Grammar {
 			file("log", "", Caller, "log file"),
 			choice("log-format", "", "format of the log", "text", "json", ""),
 			file("root", "", Caller, "folder of the containers' state"),
-			file("criu", "", NoPath, "CRIU program, ignored since 1.2").until("1.4"),
+			file("criu", "", noPath, "CRIU program, ignored since 1.2").until("1.4"),
 			onOff("systemd-cgroup", "", "make control groups through systemd"),
 			{
-				Name: "rootless", Type: String, Fold: true, Help: "ignore permission errors of control groups",
+				Name: "rootless", Type: stringValue, Fold: true, Help: "ignore permission errors of control groups",
 				Enum: []string{"auto", "", "true", "false", "1", "0", "t", "f"},
 			},
 			onOff("help", "h", "print the help"),
@@ -78,11 +78,11 @@ func Runc(how Reorder) *Grammar {
 		},
 		Commands: []Command{
 			{
-				Name: "create", Role: Create, Min: 1, Max: 1, Help: "create a container",
+				Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container",
 				Options: runcMakes(),
 			},
 			{
-				Name: "run", Role: Run, Min: 1, Max: 1, Help: "create and start a container",
+				Name: "run", Role: roleRun, Min: 1, Max: 1, Help: "create and start a container",
 				Options: append(
 					runcMakes(),
 					onOff("detach", "d", "do not wait for the container"),
@@ -91,7 +91,7 @@ func Runc(how Reorder) *Grammar {
 				),
 			},
 			{
-				Name: "exec", Role: Exec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
+				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
 				Options: []Option{
 					file("console-socket", "", Container, "socket that gets the terminal"),
@@ -100,7 +100,7 @@ func Runc(how Reorder) *Grammar {
 					list("env", "e", "environment variable").dropping(),
 					onOff("tty", "t", "give the process a terminal"),
 					text("user", "u", "UID[:GID]"),
-					{Name: "additional-gids", Short: "g", Type: Int, Repeat: true, Max: maxInt32, Help: "further group"},
+					{Name: "additional-gids", Short: "g", Type: intValue, Repeat: true, Max: maxInt32, Help: "further group"},
 					file("process", "p", Caller, "file with the process"),
 					onOff("detach", "d", "do not wait for the process"),
 					file("pid-file", "", Caller, "file that gets the process ID"),
@@ -115,7 +115,7 @@ func Runc(how Reorder) *Grammar {
 				},
 			},
 			{
-				Name: "restore", Role: Restore, Min: 1, Max: 1, Help: "restore a container from a checkpoint",
+				Name: "restore", Role: roleRestore, Min: 1, Max: 1, Help: "restore a container from a checkpoint",
 				Options: []Option{
 					file("console-socket", "", Bundle, "socket that gets the terminal"),
 					file("image-path", "", Bundle, "folder of the checkpoint"),
@@ -137,9 +137,9 @@ func Runc(how Reorder) *Grammar {
 					text("lsm-mount-context", "", "SELinux context of mounts").since("1.1"),
 				},
 			},
-			{Name: "start", Role: Start, Min: 1, Max: 1, Help: "start a created container"},
+			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
-				Name: "delete", Role: Delete, Min: 1, Max: 1, Help: "delete a container",
+				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Help: "delete a container",
 				Options: []Option{onOff("force", "f", "kill it first")},
 			},
 			{
@@ -156,7 +156,7 @@ func Runc(how Reorder) *Grammar {
 			{
 				Name: "events", Min: 1, Max: 1, Help: "print events and statistics of a container",
 				Options: []Option{
-					{Name: "interval", Type: Duration, Help: "time between statistics"},
+					{Name: "interval", Type: durationValue, Help: "time between statistics"},
 					onOff("stats", "", "print statistics once"),
 				},
 			},
@@ -179,7 +179,7 @@ func Runc(how Reorder) *Grammar {
 				Options: []Option{
 					file("image-path", "", Caller, "folder of the checkpoint"),
 					file("work-path", "", Caller, "folder for CRIU's files"),
-					file("parent-path", "", Image, "checkpoint before this one"),
+					file("parent-path", "", imageBase, "checkpoint before this one"),
 					onOff("leave-running", "", "let the container run on"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("tcp-skip-in-flight", "", "without TCP connections that are being made").since("1.3"),
@@ -197,7 +197,7 @@ func Runc(how Reorder) *Grammar {
 				},
 			},
 			{
-				Name: "update", Role: Update, Min: 1, Max: 1, Help: "change the resources of a container",
+				Name: "update", Role: roleUpdate, Min: 1, Max: 1, Help: "change the resources of a container",
 				Options: append(
 					updates(),
 					number("blkio-weight", "", "block IO weight", 0, 1000).goInt(),
@@ -240,7 +240,7 @@ func criuCgroups() Option {
 // updates are the options of update that runc and crun share.
 func updates() []Option {
 	out := []Option{{
-		Name: "resources", Short: "r", Type: String, Path: Caller, Literal: map[string]Base{"-": NoPath},
+		Name: "resources", Short: "r", Type: stringValue, Path: Caller, Literal: map[string]Base{"-": noPath},
 		Help: "file with the resources, - for the standard input",
 	}}
 	for _, name := range []string{

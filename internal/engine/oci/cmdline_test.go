@@ -18,13 +18,13 @@ import (
 
 func grammars() map[string]*Grammar {
 	return map[string]*Grammar{
-		"runc":      Runc(ReorderKnown),
-		"runc 1.1":  Runc(ReorderDash).at("1.1.15"),
-		"runc any":  Runc(ReorderUnknown),
-		"crun":      Crun(""),
-		"crun 1.8":  Crun("1.8.1"),
-		"crun 1.29": Crun("1.29"),
-		"youki":     Youki(),
+		"runc":      runcGrammar(reorderKnownOptions),
+		"runc 1.1":  runcGrammar(reorderDashes).at("1.1.15"),
+		"runc any":  runcGrammar(reorderUnknown),
+		"crun":      crunGrammar(""),
+		"crun 1.8":  crunGrammar("1.8.1"),
+		"crun 1.29": crunGrammar("1.29"),
+		"youki":     youkiGrammar(),
 	}
 }
 
@@ -40,136 +40,136 @@ func TestParse(t *testing.T) {
 		role    Role
 	}{
 		// Options behind the ID.
-		{"runc", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", Run},
-		{"runc 1.1", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", Run},
-		{"runc any", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", Run},
-		{"crun", "run ID --bundle B", "", TooManyArguments, "", 0},
-		{"youki", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", Run},
+		{"runc", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"runc 1.1", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"runc any", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"crun", "run ID --bundle B", "", tooManyArguments, "", 0},
+		{"youki", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", roleRun},
 		// A switch takes the next word with it.
-		{"runc", "run --detach ID --bundle B", "", TooManyArguments, "", 0},
-		{"runc", "run ID --detach", "run --detach=true -- ID", 0, "ID", Run},
+		{"runc", "run --detach ID --bundle B", "", tooManyArguments, "", 0},
+		{"runc", "run ID --detach", "run --detach=true -- ID", 0, "ID", roleRun},
 		// The dash of one build is an argument of the other.
-		{"runc", "kill ID -9", "kill -- ID -9", 0, "ID", Pass},
-		{"runc 1.1", "kill ID -9", "", UnknownOption, "", 0},
-		{"runc any", "kill ID -9", "kill -- ID -9", 0, "ID", Pass},
-		{"runc", "kill -a -- X -a", "kill --all=true -- -a X", 0, "-a", Pass},
-		{"runc 1.1", "kill -a -- X -a", "kill --all=true -- X -a", 0, "X", Pass},
-		{"runc any", "kill -a -- X -a", "", AmbiguousOrder, "", 0},
-		{"runc any", "exec --env= --env=A ID cmd", "", AmbiguousOrder, "", 0},
-		{"runc any", "exec --env= ID cmd", "exec --env= -- ID cmd", 0, "ID", Exec},
+		{"runc", "kill ID -9", "kill -- ID -9", 0, "ID", rolePass},
+		{"runc 1.1", "kill ID -9", "", unknownOption, "", 0},
+		{"runc any", "kill ID -9", "kill -- ID -9", 0, "ID", rolePass},
+		{"runc", "kill -a -- X -a", "kill --all=true -- -a X", 0, "-a", rolePass},
+		{"runc 1.1", "kill -a -- X -a", "kill --all=true -- X -a", 0, "X", rolePass},
+		{"runc any", "kill -a -- X -a", "", ambiguousOrder, "", 0},
+		{"runc any", "exec --env= --env=A ID cmd", "", ambiguousOrder, "", 0},
+		{"runc any", "exec --env= ID cmd", "exec --env= -- ID cmd", 0, "ID", roleExec},
 		// Abbreviations.
-		{"crun 1.8", "run --bund=B ID", "run --bundle=B -- ID", 0, "ID", Run},
-		{"crun 1.8", "exec --use 0 ID cmd", "exec --user=0 -- ID cmd", 0, "ID", Exec},
-		{"crun 1.8", "exec --process ID", "", MissingArgument, "", 0},
-		{"crun 1.8", "exec --pro F ID", "", AmbiguousOption, "", 0},
-		{"crun 1.8", "exec --process F ID", "exec --process=F -- ID", 0, "ID", Exec},
-		{"crun 1.8", "run --pro=x ID", "", Refused, "", 0},
-		{"crun 1.8", "--roo=R list", "--root=R list", 0, "", Pass},
-		{"crun 1.8", "--rootl=R list", "--root=R list", 0, "", Pass}, // as that version reads it
-		{"crun 1.29", "--roo=R list", "", AmbiguousOption, "", 0},
-		{"crun 1.29", "--rootless=R list", "--rootless=R list", 0, "", Pass},
-		{"runc", "run --bund=B ID", "", UnknownOption, "", 0},
-		{"youki", "run --bund=B ID", "", UnknownOption, "", 0},
+		{"crun 1.8", "run --bund=B ID", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"crun 1.8", "exec --use 0 ID cmd", "exec --user=0 -- ID cmd", 0, "ID", roleExec},
+		{"crun 1.8", "exec --process ID", "", missingArgument, "", 0},
+		{"crun 1.8", "exec --pro F ID", "", ambiguousOption, "", 0},
+		{"crun 1.8", "exec --process F ID", "exec --process=F -- ID", 0, "ID", roleExec},
+		{"crun 1.8", "run --pro=x ID", "", refused, "", 0},
+		{"crun 1.8", "--roo=R list", "--root=R list", 0, "", rolePass},
+		{"crun 1.8", "--rootl=R list", "--root=R list", 0, "", rolePass}, // as that version reads it
+		{"crun 1.29", "--roo=R list", "", ambiguousOption, "", 0},
+		{"crun 1.29", "--rootless=R list", "--rootless=R list", 0, "", rolePass},
+		{"runc", "run --bund=B ID", "", unknownOption, "", 0},
+		{"youki", "run --bund=B ID", "", unknownOption, "", 0},
 		// Joined letters.
-		{"crun", "run -bB ID", "run --bundle=B -- ID", 0, "ID", Run},
-		{"crun", "run -b=B ID", "run --bundle==B -- ID", 0, "ID", Run},
-		{"crun", "run -dbB ID", "run --detach --bundle=B -- ID", 0, "ID", Run},
-		{"crun", "exec -pFILE ID", "exec --process=FILE -- ID", 0, "ID", Exec},
-		{"crun", "exec -cCAP_SYS_ADMIN ID cmd", "exec --cap=CAP_SYS_ADMIN -- ID cmd", 0, "ID", Exec},
-		{"crun", "exec -td ID cmd", "exec --tty -- ID cmd", 0, "ID", Exec}, // d is the terminal's value
-		{"crun", "exec -tfalse ID cmd", "exec --tty=false -- ID cmd", 0, "ID", Exec},
-		{"runc", "run -bB ID", "", UnknownOption, "", 0},
-		{"youki", "exec -td ID cmd", "exec --tty --detach -- ID cmd", 0, "ID", Exec},
-		{"youki", "run -bB ID", "run --bundle=B -- ID", 0, "ID", Run},
-		{"youki", "run -b=B ID", "run --bundle=B -- ID", 0, "ID", Run},
+		{"crun", "run -bB ID", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"crun", "run -b=B ID", "run --bundle==B -- ID", 0, "ID", roleRun},
+		{"crun", "run -dbB ID", "run --detach --bundle=B -- ID", 0, "ID", roleRun},
+		{"crun", "exec -pFILE ID", "exec --process=FILE -- ID", 0, "ID", roleExec},
+		{"crun", "exec -cCAP_SYS_ADMIN ID cmd", "exec --cap=CAP_SYS_ADMIN -- ID cmd", 0, "ID", roleExec},
+		{"crun", "exec -td ID cmd", "exec --tty -- ID cmd", 0, "ID", roleExec}, // d is the terminal's value
+		{"crun", "exec -tfalse ID cmd", "exec --tty=false -- ID cmd", 0, "ID", roleExec},
+		{"runc", "run -bB ID", "", unknownOption, "", 0},
+		{"youki", "exec -td ID cmd", "exec --tty --detach -- ID cmd", 0, "ID", roleExec},
+		{"youki", "run -bB ID", "run --bundle=B -- ID", 0, "ID", roleRun},
+		{"youki", "run -b=B ID", "run --bundle=B -- ID", 0, "ID", roleRun},
 		// Options before the command, with values.
-		{"runc", "--root create run ID", "--root=create run -- ID", 0, "ID", Run},
-		{"runc", "-r DIR create ID", "", UnknownOption, "", 0},
-		{"crun", "-r DIR create ID", "", UnknownOption, "", 0},
-		{"youki", "-r DIR create ID", "--root=DIR create -- ID", 0, "ID", Create},
-		{"runc", "--network host run ID", "", UnknownOption, "", 0},
-		{"crun", "--network host run ID", "", UnknownOption, "", 0},
-		{"runc", "-- run ID", "run -- ID", 0, "ID", Run},
+		{"runc", "--root create run ID", "--root=create run -- ID", 0, "ID", roleRun},
+		{"runc", "-r DIR create ID", "", unknownOption, "", 0},
+		{"crun", "-r DIR create ID", "", unknownOption, "", 0},
+		{"youki", "-r DIR create ID", "--root=DIR create -- ID", 0, "ID", roleCreate},
+		{"runc", "--network host run ID", "", unknownOption, "", 0},
+		{"crun", "--network host run ID", "", unknownOption, "", 0},
+		{"runc", "-- run ID", "run -- ID", 0, "ID", roleRun},
 		// Confinement that an option would choose.
-		{"runc", "exec --process-label X ID cmd", "exec --process-label=X -- ID cmd", 0, "ID", Exec},
-		{"crun", "exec --process-l X ID cmd", "exec --process-label=X -- ID cmd", 0, "ID", Exec},
+		{"runc", "exec --process-label X ID cmd", "exec --process-label=X -- ID cmd", 0, "ID", roleExec},
+		{"crun", "exec --process-l X ID cmd", "exec --process-label=X -- ID cmd", 0, "ID", roleExec},
 		// What follows the ID of exec is the command's.
-		{"runc", "exec ID cmd --bundle B -- x", "exec -- ID cmd --bundle B -- x", 0, "ID", Exec},
-		{"crun", "exec ID cmd -p F", "exec -- ID cmd -p F", 0, "ID", Exec},
-		{"youki", "exec ID cmd -p F", "exec -- ID cmd -p F", 0, "ID", Exec},
-		{"youki", "exec ID -t cmd -t", "exec --tty -- ID cmd -t", 0, "ID", Exec},
-		{"runc", "exec -- ID cmd", "exec -- ID cmd", 0, "ID", Exec},
+		{"runc", "exec ID cmd --bundle B -- x", "exec -- ID cmd --bundle B -- x", 0, "ID", roleExec},
+		{"crun", "exec ID cmd -p F", "exec -- ID cmd -p F", 0, "ID", roleExec},
+		{"youki", "exec ID cmd -p F", "exec -- ID cmd -p F", 0, "ID", roleExec},
+		{"youki", "exec ID -t cmd -t", "exec --tty -- ID cmd -t", 0, "ID", roleExec},
+		{"runc", "exec -- ID cmd", "exec -- ID cmd", 0, "ID", roleExec},
 		// Values that look like options.
-		{"runc", "create --bundle --pid-file ID", "create --bundle=--pid-file -- ID", 0, "ID", Create},
-		{"crun", "create --bundle --pid-file ID", "create --bundle=--pid-file -- ID", 0, "ID", Create},
-		{"youki", "create --bundle --pid-file ID", "", MissingValue, "", 0},
-		{"crun", "create --bundle -- ID", "create --bundle=-- -- ID", 0, "ID", Create},
+		{"runc", "create --bundle --pid-file ID", "create --bundle=--pid-file -- ID", 0, "ID", roleCreate},
+		{"crun", "create --bundle --pid-file ID", "create --bundle=--pid-file -- ID", 0, "ID", roleCreate},
+		{"youki", "create --bundle --pid-file ID", "", missingValue, "", 0},
+		{"crun", "create --bundle -- ID", "create --bundle=-- -- ID", 0, "ID", roleCreate},
 		// Twice.
-		{"runc", "create --bundle A --bundle B ID", "create --bundle=B -- ID", 0, "ID", Create},
-		{"runc", "create --bundle A -b A ID", "", Repeated, "", 0},
-		{"crun", "create --bundle A -b B ID", "create --bundle=B -- ID", 0, "ID", Create},
-		{"youki", "create --bundle A -b A ID", "", Repeated, "", 0},
-		{"crun", "update --memory 1 --memory 2 ID", "", Repeated, "", 0},
-		{"crun", "--systemd-cgroup --cgroup-manager=cgroupfs run ID", "--systemd-cgroup --cgroup-manager=cgroupfs run -- ID", 0, "ID", Run},
-		{"crun", "--cgroup-manager=cgroupfs --systemd-cgroup --cgroup-manager=disabled run ID", "--systemd-cgroup --cgroup-manager=disabled run -- ID", 0, "ID", Run},
+		{"runc", "create --bundle A --bundle B ID", "create --bundle=B -- ID", 0, "ID", roleCreate},
+		{"runc", "create --bundle A -b A ID", "", repeated, "", 0},
+		{"crun", "create --bundle A -b B ID", "create --bundle=B -- ID", 0, "ID", roleCreate},
+		{"youki", "create --bundle A -b A ID", "", repeated, "", 0},
+		{"crun", "update --memory 1 --memory 2 ID", "", repeated, "", 0},
+		{"crun", "--systemd-cgroup --cgroup-manager=cgroupfs run ID", "--systemd-cgroup --cgroup-manager=cgroupfs run -- ID", 0, "ID", roleRun},
+		{"crun", "--cgroup-manager=cgroupfs --systemd-cgroup --cgroup-manager=disabled run ID", "--systemd-cgroup --cgroup-manager=disabled run -- ID", 0, "ID", roleRun},
 		// Types.
-		{"runc", "create --preserve-fds 0x3 ID", "create --preserve-fds=3 -- ID", 0, "ID", Create},
-		{"crun", "create --preserve-fds 0x3 ID", "", BadValue, "", 0},
-		{"runc", "create --preserve-fds -1 ID", "", BadValue, "", 0},
-		{"runc", "run --detach=f ID", "run --detach=false -- ID", 0, "ID", Run},
-		{"runc", "run --detach=maybe ID", "", BadValue, "", 0},
-		{"crun", "run --detach=true ID", "", UnexpectedValue, "", 0},
-		{"crun", "--cgroup-manager=none run ID", "", BadValue, "", 0},
-		{"runc", "--rootless=AUTO list", "--rootless=auto list", 0, "", Pass},
-		{"crun", "run --bundle= ID", "", BadValue, "", 0},
-		{"runc", "run --bundle= ID", "run --bundle= -- ID", 0, "ID", Run},
+		{"runc", "create --preserve-fds 0x3 ID", "create --preserve-fds=3 -- ID", 0, "ID", roleCreate},
+		{"crun", "create --preserve-fds 0x3 ID", "", badValue, "", 0},
+		{"runc", "create --preserve-fds -1 ID", "", badValue, "", 0},
+		{"runc", "run --detach=f ID", "run --detach=false -- ID", 0, "ID", roleRun},
+		{"runc", "run --detach=maybe ID", "", badValue, "", 0},
+		{"crun", "run --detach=true ID", "", unexpectedValue, "", 0},
+		{"crun", "--cgroup-manager=none run ID", "", badValue, "", 0},
+		{"runc", "--rootless=AUTO list", "--rootless=auto list", 0, "", rolePass},
+		{"crun", "run --bundle= ID", "", badValue, "", 0},
+		{"runc", "run --bundle= ID", "run --bundle= -- ID", 0, "ID", roleRun},
 		// IDs.
-		{"runc", "run a/b", "", BadID, "", 0},
-		{"crun", "run ../x", "", BadID, "", 0},
-		{"runc", "run ..", "", BadID, "", 0},
-		{"runc", "run ...", "run -- ...", 0, "...", Run},
-		{"runc", "run -- -x", "run -- -x", 0, "-x", Run},
-		{"crun", "run a,b", "", BadID, "", 0},
+		{"runc", "run a/b", "", badID, "", 0},
+		{"crun", "run ../x", "", badID, "", 0},
+		{"runc", "run ..", "", badID, "", 0},
+		{"runc", "run ...", "run -- ...", 0, "...", roleRun},
+		{"runc", "run -- -x", "run -- -x", 0, "-x", roleRun},
+		{"crun", "run a,b", "", badID, "", 0},
 		// Counts.
-		{"runc", "run", "", MissingArgument, "", 0},
-		{"runc", "exec ID", "", MissingArgument, "", 0},
-		{"crun", "", "", MissingArgument, "", 0},
-		{"runc", "list x", "", TooManyArguments, "", 0},
+		{"runc", "run", "", missingArgument, "", 0},
+		{"runc", "exec ID", "", missingArgument, "", 0},
+		{"crun", "", "", missingArgument, "", 0},
+		{"runc", "list x", "", tooManyArguments, "", 0},
 		// A pattern is no ID.
-		{"crun", "delete -r .*", "delete --regex -- .*", 0, "", Delete},
-		{"crun", "delete .*", "", BadID, "", 0},
-		{"crun", "mounts add ID F", "mounts -- add ID F", 0, "ID", Mounts},
-		{"crun 1.8", "mounts add ID F", "", UnknownCommand, "", 0},
+		{"crun", "delete -r .*", "delete --regex -- .*", 0, "", roleDelete},
+		{"crun", "delete .*", "", badID, "", 0},
+		{"crun", "mounts add ID F", "mounts -- add ID F", 0, "ID", roleMounts},
+		{"crun 1.8", "mounts add ID F", "", unknownCommand, "", 0},
 		// CRIU.
-		{"runc", "restore --image-path I --bundle B ID", "restore --image-path=I --bundle=B -- ID", 0, "ID", Restore},
-		{"crun", "restore --network-lock skip ID", "restore --network-lock skip -- ID", 0, "ID", Restore},
-		{"crun", "restore --network-lock=skip ID", "", UnexpectedValue, "", 0},
+		{"runc", "restore --image-path I --bundle B ID", "restore --image-path=I --bundle=B -- ID", 0, "ID", roleRestore},
+		{"crun", "restore --network-lock skip ID", "restore --network-lock skip -- ID", 0, "ID", roleRestore},
+		{"crun", "restore --network-lock=skip ID", "", unexpectedValue, "", 0},
 		// Commands that do not exist.
-		{"runc", "init", "", UnknownCommand, "", 0},
-		{"runc", "RUN ID", "", UnknownCommand, "", 0},
-		{"crun", "events ID", "", UnknownCommand, "", 0},
-		{"youki", "restore ID", "", UnknownCommand, "", 0},
+		{"runc", "init", "", unknownCommand, "", 0},
+		{"runc", "RUN ID", "", unknownCommand, "", 0},
+		{"crun", "events ID", "", unknownCommand, "", 0},
+		{"youki", "restore ID", "", unknownCommand, "", 0},
 		// Palisade's own.
-		{"runc", "--root R --palisade-policy strict run ID", "", MisplacedOwn, "", 0},
-		{"crun", "run --palisade-policy=strict ID", "", MisplacedOwn, "", 0},
+		{"runc", "--root R --palisade-policy strict run ID", "", misplacedOwn, "", 0},
+		{"crun", "run --palisade-policy=strict ID", "", misplacedOwn, "", 0},
 		// Help and version.
-		{"runc", "", "--help", 0, "", Pass},
-		{"runc", "run --help ID", "run --help", 0, "", Pass},
-		{"crun", "run -? --nosuch", "run --help", 0, "", Pass},
-		{"crun", "run -d\xff ID", "run --help", 0, "", Pass}, // a quirk of argp
-		{"crun", "run -d\xfe ID", "", UnknownOption, "", 0},
-		{"crun", "--debug -V", "--debug --version", 0, "", Pass},
-		{"runc", "-v", "--version", 0, "", Pass},
-		{"youki", "--version", "--version", 0, "", Pass},
-		{"youki", "ps ID -ef", "ps -- ID -ef", 0, "ID", Pass},
-		{"youki", "ps ID --format json", "ps --format=json -- ID", 0, "ID", Pass},
-		{"youki", "kill ID -9", "", UnknownOption, "", 0},
-		{"youki", "exec --env A ID cmd", "", BadValue, "", 0},
+		{"runc", "", "--help", 0, "", rolePass},
+		{"runc", "run --help ID", "run --help", 0, "", rolePass},
+		{"crun", "run -? --nosuch", "run --help", 0, "", rolePass},
+		{"crun", "run -d\xff ID", "run --help", 0, "", rolePass}, // a quirk of argp
+		{"crun", "run -d\xfe ID", "", unknownOption, "", 0},
+		{"crun", "--debug -V", "--debug --version", 0, "", rolePass},
+		{"runc", "-v", "--version", 0, "", rolePass},
+		{"youki", "--version", "--version", 0, "", rolePass},
+		{"youki", "ps ID -ef", "ps -- ID -ef", 0, "ID", rolePass},
+		{"youki", "ps ID --format json", "ps --format=json -- ID", 0, "ID", rolePass},
+		{"youki", "kill ID -9", "", unknownOption, "", 0},
+		{"youki", "exec --env A ID cmd", "", badValue, "", 0},
 	}
 	all := grammars()
 	for _, tt := range tests {
-		c, err := Parse(all[tt.grammar], strings.Fields(tt.line))
-		var e *SyntaxError
+		c, err := parse(all[tt.grammar], strings.Fields(tt.line))
+		var e *syntaxError
 		switch {
 		case errors.As(err, &e):
 			if e.Reason != tt.refused {
@@ -180,7 +180,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s %s: error %v, want reason %d", tt.grammar, tt.line, err, tt.refused)
 			continue
 		}
-		if got := strings.Join(c.Argv(), " "); got != tt.want || c.ID != tt.id || c.Role() != tt.role {
+		if got := strings.Join(c.argv(), " "); got != tt.want || c.ID != tt.id || c.Role() != tt.role {
 			t.Errorf("%s %s: %q, ID %q, role %v; want %q, ID %q, role %v", tt.grammar, tt.line, got, c.ID, c.Role(), tt.want, tt.id, tt.role)
 		}
 	}
@@ -199,16 +199,16 @@ func TestLongLine(t *testing.T) {
 		line := []string{"exec"}
 		for range words {
 			line = append(line, "-e", "A=B")
-			if g.Syntax != SyntaxClap {
+			if g.Syntax != syntaxClap {
 				line = append(line, "-d")
 			}
 		}
 		line = append(line, "ID", "cmd")
-		c, err := Parse(g, line)
+		c, err := parse(g, line)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if n := len(c.Argv()); n < words || n > words+10 {
+		if n := len(c.argv()); n < words || n > words+10 {
 			t.Errorf("%s: %d words were rebuilt", name, n)
 		}
 	}
@@ -216,11 +216,11 @@ func TestLongLine(t *testing.T) {
 
 func TestHelpTopic(t *testing.T) {
 	for line, want := range map[string]string{"run --help": "run true", "--help": " true", "help": " true", "help run": "run true", "list": " false"} {
-		c, err := Parse(Runc(ReorderKnown), strings.Fields(line))
+		c, err := parse(runcGrammar(reorderKnownOptions), strings.Fields(line))
 		if err != nil {
 			t.Fatal(err)
 		}
-		topic, asked := c.HelpTopic()
+		topic, asked := c.helpTopic()
 		if got := fmt.Sprintf("%s %v", topic, asked); got != want {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
@@ -240,19 +240,19 @@ func TestErrorsNameTheWord(t *testing.T) {
 	}
 	all := grammars()
 	for _, tt := range tests {
-		_, err := Parse(all[tt.grammar], strings.Fields(tt.line))
+		_, err := parse(all[tt.grammar], strings.Fields(tt.line))
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s %s:\n%v, want\n%s", tt.grammar, tt.line, err, tt.want)
 		}
 	}
-	_, err := Parse(all["runc"], []string{strings.Repeat("x", 1<<20)})
+	_, err := parse(all["runc"], []string{strings.Repeat("x", 1<<20)})
 	if err == nil || len(err.Error()) > 300 {
 		t.Errorf("the error of a long word has %d bytes", len(err.Error()))
 	}
 }
 
 func TestOwn(t *testing.T) {
-	own, rest, err := Own([]string{"--palisade-policy=strict", "--palisade-state", "/s", "--root", "/r", "--palisade-x=y"})
+	own, rest, err := takeOwn([]string{"--palisade-policy=strict", "--palisade-state", "/s", "--root", "/r", "--palisade-x=y"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,14 +263,14 @@ func TestOwn(t *testing.T) {
 		t.Errorf("rest %q, want %q", rest, want)
 	}
 	for _, bad := range [][]string{{"--palisade-policy"}, {"--palisade-policy=a", "--palisade-policy=b"}} {
-		if _, _, err := Own(bad); err == nil {
+		if _, _, err := takeOwn(bad); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
 	}
 }
 
 func TestSetAndDelete(t *testing.T) {
-	c, err := Parse(Runc(ReorderKnown), strings.Fields("--log L exec -e A=1 -e B=2 --cap X ID cmd"))
+	c, err := parse(runcGrammar(reorderKnownOptions), strings.Fields("--log L exec -e A=1 -e B=2 --cap X ID cmd"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestSetAndDelete(t *testing.T) {
 	c.Delete("cap")
 	c.Args = append([]string{"/step"}, c.Args...)
 	want := "--log=L --root=/r exec --preserve-fds=3 --env=C=3 --env=D=4 --detach=true -- ID /step cmd"
-	if got := strings.Join(c.Argv(), " "); got != want {
+	if got := strings.Join(c.argv(), " "); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if c.Int("preserve-fds") != 3 || !c.Bool("detach") || c.Value("env") != "D=4" || c.Has("cap") || c.Value("cap") != "" {
@@ -293,7 +293,7 @@ func TestSetAndDelete(t *testing.T) {
 			t.Error("a wrong option was set")
 		}
 	}
-	if got := strings.Join(c.Argv(), " "); got != want {
+	if got := strings.Join(c.argv(), " "); got != want {
 		t.Errorf("after errors %q, want %q", got, want)
 	}
 }
@@ -310,14 +310,14 @@ func TestValuesAsTheRuntimeTakesThem(t *testing.T) {
 		"exec --env= --env= ID cmd":            {""},
 		"exec --env=A=1 --env= --env=B ID cmd": {"A=1", "B"},
 	} {
-		c, err := Parse(Runc(ReorderKnown), strings.Fields(line))
+		c, err := parse(runcGrammar(reorderKnownOptions), strings.Fields(line))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := c.Values("env"); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
-		if c, err = Parse(Runc(ReorderDash), strings.Fields(line)); err != nil {
+		if c, err = parse(runcGrammar(reorderDashes), strings.Fields(line)); err != nil {
 			t.Fatal(err)
 		}
 		if got, all := c.Values("env"), strings.Count(line, "--env="); len(got) != all {
@@ -356,21 +356,21 @@ func TestPaths(t *testing.T) {
 	}
 	all := grammars()
 	for _, tt := range tests {
-		c, err := Parse(all[tt.grammar], strings.Fields(tt.line))
+		c, err := parse(all[tt.grammar], strings.Fields(tt.line))
 		if err != nil {
 			t.Errorf("%s %s: %v", tt.grammar, tt.line, err)
 			continue
 		}
-		c.MakeAbsolute(d)
-		if got := strings.Join(c.Argv(), " "); got != tt.want {
+		c.makeAbsolute(d)
+		if got := strings.Join(c.argv(), " "); got != tt.want {
 			t.Errorf("%s %s:\n%s, want\n%s", tt.grammar, tt.line, got, tt.want)
 		}
 	}
-	c, err := Parse(all["crun"], strings.Fields("--log l --log-format json create -b b -f x/c.json ID"))
+	c, err := parse(all["crun"], strings.Fields("--log l --log-format json create -b b -f x/c.json ID"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := c.BundleDir("/caller"); got != "/caller/b" {
+	if got := c.bundleDir("/caller"); got != "/caller/b" {
 		t.Errorf("bundle %s", got)
 	}
 	if got := c.ConfigFile(d); got != "/caller/x/c.json" {
@@ -382,11 +382,11 @@ func TestPaths(t *testing.T) {
 	if got := c.Path("console-socket", d); got != "" {
 		t.Errorf("console socket %s", got)
 	}
-	plain, err := Parse(all["runc"], strings.Fields("run ID"))
+	plain, err := parse(all["runc"], strings.Fields("run ID"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := plain.BundleDir("/caller"); got != "/caller" {
+	if got := plain.bundleDir("/caller"); got != "/caller" {
 		t.Errorf("bundle %s", got)
 	}
 	if got := plain.ConfigFile(Dirs{Bundle: "/caller"}); got != "/caller/config.json" {
@@ -397,7 +397,7 @@ func TestPaths(t *testing.T) {
 func TestCleanEnvironment(t *testing.T) {
 	env := []string{"PATH=/bin", "_LIBCONTAINER_INITPIPE=3", "_LIBCONTAINER_", "POSIXLY_CORRECT=", "LISTEN_FDS=1", "XDG_RUNTIME_DIR=/r", "POSIXLY_CORRECTX=1"}
 	want := []string{"PATH=/bin", "LISTEN_FDS=1", "XDG_RUNTIME_DIR=/r", "POSIXLY_CORRECTX=1"}
-	if got := CleanEnvironment(env); !slices.Equal(got, want) {
+	if got := cleanEnvironment(env); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if env[1] != "_LIBCONTAINER_INITPIPE=3" {
@@ -437,7 +437,7 @@ func TestTables(t *testing.T) {
 				if o.Help == "" && o.Refuse == "" {
 					t.Errorf("%s %s --%s has no help", name, place, o.Name)
 				}
-				if o.Type == Int && o.Max == 0 {
+				if o.Type == intValue && o.Max == 0 {
 					t.Errorf("%s %s --%s has no upper bound", name, place, o.Name)
 				}
 			}
@@ -446,8 +446,8 @@ func TestTables(t *testing.T) {
 }
 
 func TestHelpText(t *testing.T) {
-	g := Crun("1.8.1")
-	text := g.HelpText("palisade-oci", "/usr/bin/crun", "")
+	g := crunGrammar("1.8.1")
+	text := g.helpText("palisade-oci", "/usr/bin/crun", "")
 	for _, want := range []string{"palisade-oci", "crun (/usr/bin/crun)", "--palisade-policy NAME", "--cgroup-manager=VALUE", "exec ID COMMAND", "restore ID"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -458,13 +458,13 @@ func TestHelpText(t *testing.T) {
 			t.Errorf("%q in\n%s", not, text)
 		}
 	}
-	text = g.HelpText("palisade-oci", "/usr/bin/crun", "exec")
+	text = g.helpText("palisade-oci", "/usr/bin/crun", "exec")
 	for _, want := range []string{"exec [OPTION]... ID COMMAND", "-p, --process=PATH", "-e, --env=VALUE", "(repeatable)"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	got := VersionText("palisade-oci", "1.2", "/usr/bin/crun", "crun version 1.8.1\nspec: 1.0.0\n")
+	got := versionText("palisade-oci", "1.2", "/usr/bin/crun", "crun version 1.8.1\nspec: 1.0.0\n")
 	if want := "palisade-oci version 1.2 over /usr/bin/crun\ncrun version 1.8.1\nspec: 1.0.0\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -507,16 +507,16 @@ func TestDetect(t *testing.T) {
 		runtime, version string
 		how              Reorder
 	}{
-		{old, "runc", "1.1.15", ReorderDash},
-		{script("new", `case $1 in --version) echo "runc version 1.5.2"; exit 0;; esac; echo 'new: "list" requires exactly 0 argument(s)' >&2; exit 1`+"\n"), "runc", "1.5.2", ReorderKnown},
-		{script("odd", `case $1 in --version) echo "runc version 9"; exit 0;; esac; exit 0`+"\n"), "runc", "9", ReorderUnknown},
+		{old, "runc", "1.1.15", reorderDashes},
+		{script("new", `case $1 in --version) echo "runc version 1.5.2"; exit 0;; esac; echo 'new: "list" requires exactly 0 argument(s)' >&2; exit 1`+"\n"), "runc", "1.5.2", reorderKnownOptions},
+		{script("odd", `case $1 in --version) echo "runc version 9"; exit 0;; esac; exit 0`+"\n"), "runc", "9", reorderUnknown},
 		{script("crun-wrapper", "echo crun version 1.8.1; echo spec: 1.0.0\n"), "crun", "1.8.1", 0},
 		{script("y", "echo youki version: 0.5.7\n"), "youki", "0.5.7", 0},
 		{script("chatty", "echo crun version 1.20; yes | head -c 100000\n"), "crun", "1.20", 0},
 	}
 	for _, tt := range tests {
 		for range 2 {
-			g, d, err := Detect(tt.path, cache)
+			g, d, err := detect(tt.path, cache)
 			if err != nil {
 				t.Errorf("%s: %v", tt.path, err)
 				continue
@@ -536,14 +536,14 @@ func TestDetect(t *testing.T) {
 	if err := os.WriteFile(old, []byte("#!/bin/sh\necho crun version 1.29\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if g, _, err := Detect(old, cache); err != nil || g.Runtime != "crun" {
+	if g, _, err := detect(old, cache); err != nil || g.Runtime != "crun" {
 		t.Errorf("exchanged runtime: %v, %v", g, err)
 	}
 	// A damaged entry is not believed.
 	for k := range cache.m {
 		cache.m[k] = Detected{Runtime: "sh"}
 	}
-	if g, _, err := Detect(old, cache); err != nil || g.Runtime != "crun" {
+	if g, _, err := detect(old, cache); err != nil || g.Runtime != "crun" {
 		t.Errorf("damaged entry: %v, %v", g, err)
 	}
 
@@ -551,19 +551,19 @@ func TestDetect(t *testing.T) {
 	if err := os.WriteFile(data, []byte("\x00\x01"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	var unknown *UnknownRuntimeError
+	var unknown *unknownRuntimeError
 	for name, path := range map[string]string{
 		"kata":     script("kata", "echo kata-runtime version 3.0\n"),
 		"silent":   script("silent", "exit 0\n"),
 		"fails":    script("fails", "exit 3\n"),
 		"no magic": data,
 	} {
-		if _, _, err := Detect(path, nil); !errors.As(err, &unknown) || !strings.Contains(err.Error(), "--palisade-runtime") {
+		if _, _, err := detect(path, nil); !errors.As(err, &unknown) || !strings.Contains(err.Error(), "--palisade-runtime") {
 			t.Errorf("%s: %v, want an unknown runtime with a hint", name, err)
 		}
 	}
 	for _, path := range []string{filepath.Join(dir, "nosuch"), dir, "runc"} {
-		if _, _, err := Detect(path, nil); err == nil {
+		if _, _, err := detect(path, nil); err == nil {
 			t.Errorf("%s was detected", path)
 		}
 	}
@@ -591,24 +591,24 @@ type failer interface {
 func checkLine(t failer, g *Grammar, line []string) {
 	t.Helper()
 	before := slices.Clone(line)
-	c, err := Parse(g, line)
+	c, err := parse(g, line)
 	if !slices.Equal(before, line) {
 		t.Fatalf("%q was changed to %q", before, line)
 	}
 	if err != nil {
-		var e *SyntaxError
+		var e *syntaxError
 		if c != nil || !errors.As(err, &e) || e.Reason == 0 || e.Detail == "" {
 			t.Fatalf("%q: %v, %+v", line, err, c)
 		}
 		return
 	}
-	argv := c.Argv()
-	again, err := Parse(g, argv)
+	argv := c.argv()
+	again, err := parse(g, argv)
 	if err != nil {
 		t.Fatalf("%q was rebuilt as %q, which is refused: %v", line, argv, err)
 	}
-	if !slices.Equal(again.Argv(), argv) {
-		t.Fatalf("%q was rebuilt as %q, then as %q", line, argv, again.Argv())
+	if !slices.Equal(again.argv(), argv) {
+		t.Fatalf("%q was rebuilt as %q, then as %q", line, argv, again.argv())
 	}
 	if c.Command != again.Command || c.ID != again.ID || c.Pattern != again.Pattern || c.Verb != again.Verb || c.Help != again.Help || c.Version != again.Version || !slices.Equal(c.Args, again.Args) {
 		t.Fatalf("%q: %+v, then %+v", line, c, again)

@@ -20,23 +20,23 @@ func (o *Option) check(value string) (canonical, why string) {
 		return "", "the value is empty"
 	}
 	switch o.Type {
-	case Bool:
+	case boolValue:
 		b, err := strconv.ParseBool(value)
 		if err != nil {
 			return "", fmt.Sprintf("value %s, want true or false", quote(value))
 		}
 		return strconv.FormatBool(b), ""
-	case OptionalBool:
+	case optionalBool:
 		return strconv.FormatBool(value != "false" && value != "no"), ""
-	case Int:
+	case intValue:
 		return o.checkInt(value)
-	case Duration:
+	case durationValue:
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 {
 			return "", fmt.Sprintf("value %s, want a duration like 5s", quote(value))
 		}
 		return d.String(), ""
-	case Pair:
+	case pairValue:
 		if !strings.Contains(value, "=") {
 			return "", fmt.Sprintf("value %s, want NAME=VALUE", quote(value))
 		}

@@ -2,7 +2,7 @@
 
 package oci
 
-// Youki is the command line of youki 0.5 to 0.6. It has no restore, and its
+// youkiGrammar is the command line of youki 0.5 to 0.6. It has no restore, and its
 // checkpoint is spelled checkpointt.
 //
 // No binary of youki was compared with this table: it is read from the sources.
@@ -10,11 +10,11 @@ package oci
 // Source: youki crates/liboci-cli/src, crates/youki/src/main.rs, commands/info.rs,
 // commands/completion.rs; crates/libcontainer/src/tty.rs setup_console_socket,
 // container/builder.rs with_pid_file.
-func Youki() *Grammar {
+func youkiGrammar() *Grammar {
 	u := func(name, help string) Option { return number(name, "", help, 0, maxInt64) }
 	g := &Grammar{
 		Runtime: "youki",
-		Syntax:  SyntaxClap,
+		Syntax:  syntaxClap,
 		IDChars: "_+-.",
 		Options: []Option{
 			nonEmpty(file("log", "l", Caller, "log file")),
@@ -24,15 +24,15 @@ func Youki() *Grammar {
 			onOff("systemd-cgroup", "s", "make control groups through systemd"),
 			onOff("systemd-log", "", "log to the journal"),
 			{
-				Name: "log-level", Type: String, Fold: true, Help: "level of the log",
+				Name: "log-level", Type: stringValue, Fold: true, Help: "level of the log",
 				Enum: []string{"error", "warn", "info", "debug", "trace", "1", "2", "3", "4", "5"},
 			},
 			onOff("version", "v", "print the version"),
 		},
 		Commands: []Command{
-			{Name: "create", Role: Create, Min: 1, Max: 1, Help: "create a container", Options: youkiMakes()},
+			{Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container", Options: youkiMakes()},
 			{
-				Name: "run", Role: Run, Min: 1, Max: 1, Help: "create and start a container",
+				Name: "run", Role: roleRun, Min: 1, Max: 1, Help: "create and start a container",
 				Options: append(
 					youkiMakes(),
 					onOff("no-subreaper", "", "do not reap orphaned processes"),
@@ -41,15 +41,15 @@ func Youki() *Grammar {
 				),
 			},
 			{
-				Name: "exec", Role: Exec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
+				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
 				Options: []Option{
-					nonEmpty(file("console-socket", "", State, "socket that gets the terminal")),
+					nonEmpty(file("console-socket", "", stateBase, "socket that gets the terminal")),
 					nonEmpty(text("cwd", "", "working directory in the container")),
-					{Name: "env", Short: "e", Type: Pair, Repeat: true, Help: "environment variable"},
+					{Name: "env", Short: "e", Type: pairValue, Repeat: true, Help: "environment variable"},
 					onOff("tty", "t", "give the process a terminal"),
 					nonEmpty(text("user", "u", "UID[:GID]")),
-					{Name: "additional-gids", Short: "g", Type: Int, Repeat: true, Max: 1<<32 - 1, Help: "further group"},
+					{Name: "additional-gids", Short: "g", Type: intValue, Repeat: true, Max: 1<<32 - 1, Help: "further group"},
 					nonEmpty(file("process", "p", Caller, "file with the process")),
 					onOff("detach", "d", "do not wait for the process"),
 					nonEmpty(file("pid-file", "", Caller, "file that gets the process ID")),
@@ -62,9 +62,9 @@ func Youki() *Grammar {
 					text("cgroup", "", "control group below the container's"),
 				},
 			},
-			{Name: "start", Role: Start, Min: 1, Max: 1, Help: "start a created container"},
+			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
-				Name: "delete", Role: Delete, Min: 1, Max: 1, Help: "delete a container",
+				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Help: "delete a container",
 				Options: []Option{onOff("force", "f", "kill it first")},
 			},
 			{
@@ -112,10 +112,10 @@ func Youki() *Grammar {
 				},
 			},
 			{
-				Name: "update", Role: Update, Min: 1, Max: 1, Help: "change the resources of a container",
+				Name: "update", Role: roleUpdate, Min: 1, Max: 1, Help: "change the resources of a container",
 				Options: []Option{
 					{
-						Name: "resources", Short: "r", Type: String, NonEmpty: true, Path: Caller, Literal: map[string]Base{"-": NoPath},
+						Name: "resources", Short: "r", Type: stringValue, NonEmpty: true, Path: Caller, Literal: map[string]Base{"-": noPath},
 						Help: "file with the resources, - for the standard input",
 					},
 					u("blkio-weight", "resource"), u("cpu-period", "resource"), u("cpu-quota", "resource"),
@@ -151,7 +151,7 @@ func Youki() *Grammar {
 func youkiMakes() []Option {
 	return []Option{
 		nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
-		nonEmpty(file("console-socket", "c", State, "socket that gets the terminal")),
+		nonEmpty(file("console-socket", "c", stateBase, "socket that gets the terminal")),
 		nonEmpty(file("pid-file", "p", Caller, "file that gets the process ID")),
 		onOff("no-pivot", "", "do not use pivot_root"),
 		onOff("no-new-keyring", "", "keep the session keyring"),

@@ -56,7 +56,7 @@ func (w *wrapper) create() (int, error) {
 		return 0, c.Undo(err)
 	}
 	before := w.log.size()
-	if w.call.Role() == Create {
+	if w.call.Role() == roleCreate {
 		code, err := c.Create(rt, m)
 		w.explain(launch.Outcome{Code: code}, err, before)
 		if err == nil && code == 0 {
@@ -91,7 +91,7 @@ type inBundle struct {
 // readBundle reads the configuration that the command line names, once.
 func (w *wrapper) readBundle() (*inBundle, error) {
 	g := &inBundle{file: w.call.ConfigFile(w.dirs())}
-	folder := w.call.BundleDir(w.caller)
+	folder := w.call.bundleDir(w.caller)
 	f, raw, err := readFile(g.file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("bundle %s has no configuration: %w", folder, err)
@@ -103,7 +103,7 @@ func (w *wrapper) readBundle() (*inBundle, error) {
 	if g.bundle, err = state.BundleOf(folder, f, raw); err != nil {
 		return nil, err
 	}
-	if g.spec, err = Decode(raw); err != nil {
+	if g.spec, err = decode(raw); err != nil {
 		return nil, fmt.Errorf("%s: %w", g.file, err)
 	}
 	if g.spec.Process == nil {
@@ -112,7 +112,7 @@ func (w *wrapper) readBundle() (*inBundle, error) {
 	if g.spec.Root == nil {
 		return nil, fmt.Errorf("%s: %w", g.file, errNoRoot)
 	}
-	if g.root, err = ResolveRoot(folder, g.spec.Root.Path); err != nil {
+	if g.root, err = resolveRoot(folder, g.spec.Root.Path); err != nil {
 		return nil, fmt.Errorf("%s: %w", g.file, err)
 	}
 	return g, w.refuseMounts(g)
@@ -127,7 +127,7 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 		err = CheckMounts(spec)
 	}
 	if err == nil {
-		err = CheckProc(spec)
+		err = checkProc(spec)
 	}
 	if err == nil {
 		err = checkOwnDev(spec)
@@ -147,7 +147,7 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 // request says what the bundle asks for in the words of every engine.
 func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 	spec := g.spec
-	demand, err := ReadDemand(spec, w.call.ID)
+	demand, err := readDemand(spec, w.call.ID)
 	if err != nil {
 		return launch.Request{}, err
 	}
@@ -172,7 +172,7 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 	if spec.Linux != nil {
 		r.Compile.Engine = spec.Linux.Seccomp
 	}
-	r.Compile.FilterStays, _ = FilterStaysWithRuntime(spec)
+	r.Compile.FilterStays, _ = filterStaysWithRuntime(spec)
 	return r, w.demands(demand, spec, &r)
 }
 
@@ -303,7 +303,7 @@ func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *inBundle) (effecti
 // ours, with the last step behind what the caller passes on.
 func (w *wrapper) making(c *launch.Container, spec *specs.Spec) (launch.Runtime, launch.Making, error) {
 	call := w.call
-	call.MakeAbsolute(w.dirs())
+	call.makeAbsolute(w.dirs())
 	m := launch.Making{Process: spec.Process, PIDFile: call.Value("pid-file")}
 	// Source: runc 1.2, libcontainer/userns/usernsfd_linux.go. Its container's own
 	// processes move to their user namespace after they have begun. Those of crun
@@ -327,7 +327,7 @@ func (w *wrapper) making(c *launch.Container, spec *specs.Spec) (launch.Runtime,
 
 // launchRuntime is the runtime with the rebuilt command line.
 func (w *wrapper) launchRuntime(step []*os.File) launch.Runtime {
-	return launch.Runtime{Path: w.runtime, Args: w.call.Argv(), Files: w.passed.files(step...), Env: runtimeEnv()}
+	return launch.Runtime{Path: w.runtime, Args: w.call.argv(), Files: w.passed.files(step...), Env: runtimeEnv()}
 }
 
 // exit is the exit code for what happened: the runtime's, or for a command that
@@ -341,7 +341,7 @@ func (w *wrapper) exit(code int, err error) (int, error) {
 	if !errors.As(err, &missing) {
 		return code, err
 	}
-	if w.call.Role() == Exec {
+	if w.call.Role() == roleExec {
 		return 255, err
 	}
 	return 1, err

@@ -20,8 +20,8 @@ import (
 	"github.com/palisade-sec/palisade/selinux"
 )
 
-// ErrUnenforceable is the reason of a refusal of what the host cannot enforce.
-var ErrUnenforceable = errors.New("the host cannot enforce it")
+// errUnenforceable is the reason of a refusal of what the host cannot enforce.
+var errUnenforceable = errors.New("the host cannot enforce it")
 
 // Asked is one value that was asked for, and of whom; the zero value is none.
 type Asked struct {
@@ -55,15 +55,15 @@ type Demand struct {
 	AppArmor Asked
 }
 
-// A ConflictError is two sources that ask for different things, neither of which is
+// A conflictError is two sources that ask for different things, neither of which is
 // the tighter one by definition.
-type ConflictError struct {
+type conflictError struct {
 	// What is "SELinux level", for example.
 	What          string
 	First, Second Asked
 }
 
-func (e *ConflictError) Error() string {
+func (e *conflictError) Error() string {
 	return fmt.Sprintf("%s: %s asks for %q, %s for %q", e.What, e.First.By, e.First.Value, e.Second.By, e.Second.Value)
 }
 
@@ -76,7 +76,7 @@ func (a *Asked) put(what string, b Asked) error {
 		*a = b
 		return nil
 	}
-	return &ConflictError{What: what, First: *a, Second: b}
+	return &conflictError{What: what, First: *a, Second: b}
 }
 
 // Annotations in which Podman keeps its --security-opt.
@@ -90,12 +90,12 @@ const (
 // byConfiguration is the source that stands in the configuration itself.
 const byConfiguration = "the configuration"
 
-// ReadDemand finds what was asked for the container id with the configuration s:
+// readDemand finds what was asked for the container id with the configuration s:
 // in the process, in our annotations, in Podman's, and in Docker's own record of
 // the container, which is looked for beside the root and the sources of mounts. All
 // of them are read, and all have to agree; a source that cannot be read, or an
 // unknown annotation of this project, is an error.
-func ReadDemand(s *specs.Spec, id string) (Demand, error) {
+func readDemand(s *specs.Spec, id string) (Demand, error) {
 	options, err := dockerOptions(s, id)
 	if err != nil {
 		return Demand{}, err
@@ -112,7 +112,7 @@ func demandOf(s *specs.Spec, options []string) (Demand, error) {
 	if err := checkKeys(s.Annotations); err != nil {
 		return Demand{}, err
 	}
-	d.Request = Asked{Value: s.Annotations[AnnotationRequest], By: "annotation " + AnnotationRequest}
+	d.Request = Asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
 	// Docker's record first: what it says is the engine's word.
 	const docker = "docker --security-opt"
 	for _, o := range options {
@@ -143,9 +143,9 @@ func demandOf(s *specs.Spec, options []string) (Demand, error) {
 	if err := d.profile(Asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
 		return Demand{}, err
 	}
-	if v := s.Annotations[AnnotationSELinux]; v != "" {
+	if v := s.Annotations[annotationSELinux]; v != "" {
 		for part := range strings.SplitSeq(v, ";") {
-			by := "annotation " + AnnotationSELinux
+			by := "annotation " + annotationSELinux
 			if noLabel(part) {
 				return Demand{}, fmt.Errorf("%s asks for no label (%q): an annotation can only tighten", by, part)
 			}
@@ -159,7 +159,7 @@ func demandOf(s *specs.Spec, options []string) (Demand, error) {
 
 // checkKeys refuses annotations of this project that it does not have.
 func checkKeys(annotations map[string]string) error {
-	known := []string{AnnotationID, AnnotationRequest, AnnotationSELinux}
+	known := []string{annotationID, annotationRequest, annotationSELinux}
 	var unknown []string
 	for key := range annotations {
 		if len(key) >= len(annotationPrefix) && strings.EqualFold(key[:len(annotationPrefix)], annotationPrefix) && !slices.Contains(known, key) {
@@ -367,24 +367,24 @@ type DemandHost struct {
 	EngineDefault func(profile string) bool
 }
 
-// Check refuses what the host cannot enforce. The error wraps [ErrUnenforceable].
+// Check refuses what the host cannot enforce. The error wraps [errUnenforceable].
 func (d Demand) Check(h DemandHost) error {
 	if a := d.label(); a.Value != "" && !h.SELinux {
-		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, ErrUnenforceable)
+		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, errUnenforceable)
 	}
 	if d.Mount != (selinux.Context{}) && !h.SELinux {
-		return fmt.Errorf("SELinux label %q of mounts, asked for by %s: SELinux is off: %w", d.Mount, byConfiguration, ErrUnenforceable)
+		return fmt.Errorf("SELinux label %q of mounts, asked for by %s: SELinux is off: %w", d.Mount, byConfiguration, errUnenforceable)
 	}
 	a := d.AppArmor
 	switch {
 	case a.Value == "":
 		return nil
 	case !h.AppArmor:
-		return fmt.Errorf("AppArmor profile %q, asked for by %s: AppArmor is off: %w", a.Value, a.By, ErrUnenforceable)
+		return fmt.Errorf("AppArmor profile %q, asked for by %s: AppArmor is off: %w", a.Value, a.By, errUnenforceable)
 	case h.EngineDefault != nil && h.EngineDefault(a.Value):
 		return nil
 	case h.Loaded == nil || !h.Loaded(a.Value):
-		return fmt.Errorf("AppArmor profile %q, asked for by %s, is not loaded and enforced: %w", a.Value, a.By, ErrUnenforceable)
+		return fmt.Errorf("AppArmor profile %q, asked for by %s, is not loaded and enforced: %w", a.Value, a.By, errUnenforceable)
 	}
 	return nil
 }

@@ -100,19 +100,19 @@ func TestDemand(t *testing.T) {
 		{"podman type, SELinux off", annotate(nil, podmanLabel, "type:spc_t"), none, "SELinux is off", ""},
 		{"podman disable", annotate(nil, podmanLabel, "disable"), none, "", ""},
 		{"podman profile", annotate(nil, podmanAppArmor, "mine"), none, "AppArmor is off", ""},
-		{"ours", annotate(nil, AnnotationSELinux, "level:s0:c1,c2"), none, AnnotationSELinux, ""},
-		{"ours, SELinux", annotate(nil, AnnotationSELinux, "level:s0:c1,c2"), se, "", label},
-		{"ours, type of the host", annotate(nil, AnnotationSELinux, "type:container_t;level:s0:c1,c2"), se, "", label},
-		{"ours, another type", annotate(nil, AnnotationSELinux, "type:spc_t"), se, "can only tighten", ""},
-		{"ours, another user", annotate(nil, AnnotationSELinux, "user:root"), se, "can only tighten", ""},
-		{"ours, disable", annotate(nil, AnnotationSELinux, "disable"), none, "can only tighten", ""},
-		{"ours, disable beside a level", annotate(nil, AnnotationSELinux, "level:s0:c1,c2;disable"), se, "can only tighten", ""},
-		{"ours, garbage", annotate(nil, AnnotationSELinux, "garbage"), se, "want NAME:VALUE", ""},
-		{"ours, no level", annotate(nil, AnnotationSELinux, "level:c1,c2"), se, "expected", ""},
-		{"a range", annotate(nil, AnnotationSELinux, "level:s0-s0:c3,c4"), se, "ask for s0:c3,c4", ""},
-		{"a range of one level", annotate(nil, AnnotationSELinux, "level:s0:c1,c2-s0:c1,c2"), se, "", label},
+		{"ours", annotate(nil, annotationSELinux, "level:s0:c1,c2"), none, annotationSELinux, ""},
+		{"ours, SELinux", annotate(nil, annotationSELinux, "level:s0:c1,c2"), se, "", label},
+		{"ours, type of the host", annotate(nil, annotationSELinux, "type:container_t;level:s0:c1,c2"), se, "", label},
+		{"ours, another type", annotate(nil, annotationSELinux, "type:spc_t"), se, "can only tighten", ""},
+		{"ours, another user", annotate(nil, annotationSELinux, "user:root"), se, "can only tighten", ""},
+		{"ours, disable", annotate(nil, annotationSELinux, "disable"), none, "can only tighten", ""},
+		{"ours, disable beside a level", annotate(nil, annotationSELinux, "level:s0:c1,c2;disable"), se, "can only tighten", ""},
+		{"ours, garbage", annotate(nil, annotationSELinux, "garbage"), se, "want NAME:VALUE", ""},
+		{"ours, no level", annotate(nil, annotationSELinux, "level:c1,c2"), se, "expected", ""},
+		{"a range", annotate(nil, annotationSELinux, "level:s0-s0:c3,c4"), se, "ask for s0:c3,c4", ""},
+		{"a range of one level", annotate(nil, annotationSELinux, "level:s0:c1,c2-s0:c1,c2"), se, "", label},
 		{"a range in the configuration", labelled(&specs.Spec{Process: &specs.Process{}}, "u:r:t:s0-s0:c3,c4"), se, "ask for s0:c3,c4", ""},
-		{"no categories", annotate(docker(t, `"label=level:s0:c1,c2"`), AnnotationSELinux, "level:s0"), se, "", label},
+		{"no categories", annotate(docker(t, `"label=level:s0:c1,c2"`), annotationSELinux, "level:s0"), se, "", label},
 		{"label in the configuration", labelled(&specs.Spec{Process: &specs.Process{}}, "u:r:t:s0:c1,c2"), none, "SELinux is off", ""},
 		{"label in the configuration, SELinux", labelled(&specs.Spec{Process: &specs.Process{}}, "u:r:t:s0:c1,c2"), se, "", ""},
 		{"no label in the configuration", labelled(&specs.Spec{Process: &specs.Process{}}, "garbage"), se, "process label of the engine", ""},
@@ -122,12 +122,12 @@ func TestDemand(t *testing.T) {
 		// Several sources: the strictest wins, and an image takes nothing away.
 		{"image's disable beside docker", annotate(docker(t, `"label=level:s0:c1,c2"`), podmanLabel, "disable"), none, "docker --security-opt", ""},
 		{"image's disable beside docker, SELinux", annotate(docker(t, `"label=level:s0:c1,c2"`), podmanLabel, "disable"), se, "", label},
-		{"annotation beside docker's record", annotate(docker(t, `"label=level:s0:c1,c2"`), AnnotationSELinux, "level:s0:c1,c2"), se, "", label},
-		{"annotation of another level", annotate(docker(t, `"label=level:s0:c1,c2"`), AnnotationSELinux, "level:s0:c1,c3"), se, "SELinux level", ""},
-		{"annotation of another level than the engine's", annotate(labelled(&specs.Spec{Process: &specs.Process{}}, label), AnnotationSELinux, "level:s0:c7,c8"), se, "SELinux level", ""},
-		{"annotation of another type than the engine's", annotate(labelled(&specs.Spec{Process: &specs.Process{}}, label), AnnotationSELinux, "type:spc_t"), se, "SELinux type", ""},
-		{"annotation of another type than docker's", annotate(docker(t, `"label=type:container_init_t"`), AnnotationSELinux, "type:container_t"), se, "SELinux type", ""},
-		{"docker disable beside an annotation", annotate(docker(t, `"label=disable"`), AnnotationSELinux, "level:s0:c1,c2"), se, "", label},
+		{"annotation beside docker's record", annotate(docker(t, `"label=level:s0:c1,c2"`), annotationSELinux, "level:s0:c1,c2"), se, "", label},
+		{"annotation of another level", annotate(docker(t, `"label=level:s0:c1,c2"`), annotationSELinux, "level:s0:c1,c3"), se, "SELinux level", ""},
+		{"annotation of another level than the engine's", annotate(labelled(&specs.Spec{Process: &specs.Process{}}, label), annotationSELinux, "level:s0:c7,c8"), se, "SELinux level", ""},
+		{"annotation of another type than the engine's", annotate(labelled(&specs.Spec{Process: &specs.Process{}}, label), annotationSELinux, "type:spc_t"), se, "SELinux type", ""},
+		{"annotation of another type than docker's", annotate(docker(t, `"label=type:container_init_t"`), annotationSELinux, "type:container_t"), se, "SELinux type", ""},
+		{"docker disable beside an annotation", annotate(docker(t, `"label=disable"`), annotationSELinux, "level:s0:c1,c2"), se, "", label},
 		{"unconfined beside a profile", profiled(docker(t, `"apparmor=mine"`), "unconfined"), none, "AppArmor is off", ""},
 		{"a profile beside unconfined", annotate(profiled(&specs.Spec{Process: &specs.Process{}}, "mine"), podmanAppArmor, "unconfined"), none, "AppArmor is off", ""},
 		{"two profiles", annotate(profiled(&specs.Spec{Process: &specs.Process{}}, "mine"), podmanAppArmor, "other"), aa, "AppArmor profile", ""},
@@ -137,12 +137,12 @@ func TestDemand(t *testing.T) {
 		{"nothing like it", annotate(nil, "io.github.palisade-sec.some.other.setting", ""), none, `unknown annotation "io.github.palisade-sec.some.other.setting"`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err := ReadDemand(tt.spec, dockerID)
+			d, err := readDemand(tt.spec, dockerID)
 			read := err
 			if err == nil {
 				err = d.Check(tt.host)
 			}
-			if err != nil && read == nil && !errors.Is(err, ErrUnenforceable) {
+			if err != nil && read == nil && !errors.Is(err, errUnenforceable) {
 				t.Errorf("%v is not ErrUnenforceable", err)
 			}
 			var ctx selinux.Context
@@ -173,9 +173,9 @@ func TestDemandClaim(t *testing.T) {
 		{mount("u:r:f:s0"), ""},
 		{labelled(mount("u:r:f:s0:c5,c6"), "u:r:t:s0:c2,c1"), "s0:c1,c2"},
 		{labelled(mount("u:r:f:s0:c5,c6"), "u:r:t:s0"), ""},
-		{annotate(mount("u:r:f:s0:c5,c6"), AnnotationSELinux, "level:s0:c8,c7"), "s0:c7,c8"},
+		{annotate(mount("u:r:f:s0:c5,c6"), annotationSELinux, "level:s0:c8,c7"), "s0:c7,c8"},
 	} {
-		d, err := ReadDemand(tt.spec, "x")
+		d, err := readDemand(tt.spec, "x")
 		if err != nil || d.Claim() != tt.want {
 			t.Errorf("%+v: %q, %v; want %q", tt.spec, d.Claim(), err, tt.want)
 		}
@@ -195,16 +195,16 @@ func TestBorrowed(t *testing.T) {
 		want bool
 	}{
 		{"nothing", annotate(nil), false},
-		{"annotation", annotate(nil, AnnotationSELinux, "level:s0:c1,c2"), false},
-		{"annotation of a container that joins another", joined(annotate(nil, AnnotationSELinux, "level:s0:c1,c2")), false},
-		{"annotation of a labelled root", annotate(&specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{MountLabel: "u:r:f:s0:c5,c6"}}, AnnotationSELinux, "level:s0:c1,c2"), false},
+		{"annotation", annotate(nil, annotationSELinux, "level:s0:c1,c2"), false},
+		{"annotation of a container that joins another", joined(annotate(nil, annotationSELinux, "level:s0:c1,c2")), false},
+		{"annotation of a labelled root", annotate(&specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{MountLabel: "u:r:f:s0:c5,c6"}}, annotationSELinux, "level:s0:c1,c2"), false},
 		{"label of the engine", labelled(annotate(nil), "u:r:t:s0:c1,c2"), false},
-		{"label of the engine, confirmed, of a container that joins another", labelled(joined(annotate(nil, AnnotationSELinux, "level:s0:c1,c2")), "u:r:t:s0:c1,c2"), true},
+		{"label of the engine, confirmed, of a container that joins another", labelled(joined(annotate(nil, annotationSELinux, "level:s0:c1,c2")), "u:r:t:s0:c1,c2"), true},
 		{"label of the root alone", &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{MountLabel: "u:r:f:s0:c5,c6"}}, true},
 		{"docker", docker(t, `"label=level:s0:c1,c2"`), false},
 		{"docker, of a container that joins another", joined(docker(t, `"label=level:s0:c1,c2"`)), true},
 	} {
-		d, err := ReadDemand(tt.spec, dockerID)
+		d, err := readDemand(tt.spec, dockerID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,7 +235,7 @@ func TestSharesSandbox(t *testing.T) {
 
 func TestDemandPolicy(t *testing.T) {
 	for request, want := range map[string]string{"": "default", "default": "default", "strict": policy.Strict().Meet(policy.Default()).Name} {
-		d, err := ReadDemand(annotate(nil, AnnotationRequest, request), "x")
+		d, err := readDemand(annotate(nil, annotationRequest, request), "x")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestDemandRecords(t *testing.T) {
 	forged := t.TempDir()
 	dockerRecord(t, forged, "")
 	s.Mounts = []specs.Mount{{Source: filepath.Join(forged, "containers", dockerID, "hosts"), Destination: "/x"}}
-	if d, err := ReadDemand(s, dockerID); err != nil || d.Level.Value != "s0:c1,c2" {
+	if d, err := readDemand(s, dockerID); err != nil || d.Level.Value != "s0:c1,c2" {
 		t.Errorf("%+v, %v", d, err)
 	}
 	kept := filepath.Join(forged, "containers", dockerID)
@@ -264,7 +264,7 @@ func TestDemandRecords(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(kept, "hostconfig.json"), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if d, err := ReadDemand(s, dockerID); err == nil {
+		if d, err := readDemand(s, dockerID); err == nil {
 			t.Errorf("%.40s: a record that cannot be read asks for %+v", content, d)
 		}
 	}
@@ -274,11 +274,11 @@ func TestDemandRecords(t *testing.T) {
 	if err := os.Symlink("/dev/null", filepath.Join(kept, "hostconfig.json")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadDemand(s, dockerID); err == nil {
+	if _, err := readDemand(s, dockerID); err == nil {
 		t.Error("a record that is a link")
 	}
 	// An ID is no path.
-	if _, err := ReadDemand(&specs.Spec{Root: &specs.Root{Path: "/a/b"}}, "../x"); err != nil {
+	if _, err := readDemand(&specs.Spec{Root: &specs.Root{Path: "/a/b"}}, "../x"); err != nil {
 		t.Error(err)
 	}
 }
@@ -300,7 +300,7 @@ func FuzzDemand(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := annotate(nil, AnnotationSELinux, ours, podmanLabel, podman, podmanAppArmor, profile)
+		s := annotate(nil, annotationSELinux, ours, podmanLabel, podman, podmanAppArmor, profile)
 		d, err := demandOf(s, list)
 		if err != nil {
 			return

@@ -102,7 +102,7 @@ func (p passed) files(more ...*os.File) []*os.File {
 // runtimeEnv is the runtime's environment: without socket activation, which has been
 // turned into descriptors, and without what has crun hand system calls over.
 func runtimeEnv() []string {
-	return slices.DeleteFunc(CleanEnvironment(os.Environ()), func(kv string) bool {
+	return slices.DeleteFunc(cleanEnvironment(os.Environ()), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return strings.HasPrefix(name, "LISTEN_") || name == "RUN_OCI_SECCOMP_RECEIVER"
 	})
@@ -116,7 +116,7 @@ func keepNamed(c *Call) error {
 			value := options.Value(name)
 			fd, ok := namedFD(value)
 			// A path inside the container names no descriptor of the caller.
-			if !ok || fd < firstFD || options.find(name).Path == NoPath {
+			if !ok || fd < firstFD || options.find(name).Path == noPath {
 				continue
 			}
 			n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, aside(c))

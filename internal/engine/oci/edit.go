@@ -25,13 +25,13 @@ import (
 // one container on this host.
 type Confinement = bundle.Confinement
 
-// Who filters system calls. With SeccompRuntime a configuration that has another
-// filter is refused: it has room for one only. With SeccompInit the filter stays
-// where [FilterStaysWithRuntime].
+// Who filters system calls. With seccompRuntime a configuration that has another
+// filter is refused: it has room for one only. With seccompInit the filter stays
+// where [filterStaysWithRuntime].
 const (
-	SeccompKeep    = bundle.SeccompKeep
-	SeccompRuntime = bundle.SeccompRuntime
-	SeccompInit    = bundle.SeccompInit
+	seccompKeep    = bundle.SeccompKeep
+	seccompRuntime = bundle.SeccompRuntime
+	seccompInit    = bundle.SeccompInit
 )
 
 var (
@@ -63,7 +63,7 @@ func apply(s *specs.Spec, c Confinement) error {
 		s.Linux.MountLabel = c.MountLabel
 	}
 	switch c.Seccomp {
-	case SeccompRuntime:
+	case seccompRuntime:
 		if c.Filter == nil {
 			return errNoFilter
 		}
@@ -73,11 +73,11 @@ func apply(s *specs.Spec, c Confinement) error {
 		} else if same, err := sameJSON(s.Linux.Seccomp, c.Filter); err != nil || !same {
 			return errors.Join(errFilter, err)
 		}
-	case SeccompInit:
-		if stays, _ := FilterStaysWithRuntime(s); !stays {
+	case seccompInit:
+		if stays, _ := filterStaysWithRuntime(s); !stays {
 			s.Linux.Seccomp = nil
 		}
-	case SeccompKeep:
+	case seccompKeep:
 	}
 	if c.Policy.ReadOnlyRoot {
 		s.Root.Readonly = true
@@ -94,7 +94,7 @@ func apply(s *specs.Spec, c Confinement) error {
 	if s.Annotations == nil {
 		s.Annotations = map[string]string{}
 	}
-	s.Annotations[AnnotationID] = c.ID
+	s.Annotations[annotationID] = c.ID
 	return nil
 }
 
@@ -183,14 +183,14 @@ func add(list, more []string) []string {
 	return out
 }
 
-// A RelativeError is a relative path for which runtimes do not agree on the folder
+// A relativeError is a relative path for which runtimes do not agree on the folder
 // that it starts from.
-type RelativeError struct {
+type relativeError struct {
 	// Where names the member, "hooks.prestart[0].path".
 	Where, Path string
 }
 
-func (e *RelativeError) Error() string {
+func (e *relativeError) Error() string {
 	return fmt.Sprintf("%s: relative path %q: want an absolute one", e.Where, e.Path)
 }
 
@@ -244,7 +244,7 @@ func rebase(s *specs.Spec, c Confinement, bundle string) error {
 		}
 		for _, dir := range overlayDirs(*m) {
 			if !filepath.IsAbs(dir) {
-				return &RelativeError{Where: fmt.Sprintf("mounts[%d].options", i), Path: dir}
+				return &relativeError{Where: fmt.Sprintf("mounts[%d].options", i), Path: dir}
 			}
 		}
 	}
@@ -260,14 +260,14 @@ func rebase(s *specs.Spec, c Confinement, bundle string) error {
 		}
 		for i, n := range l.Namespaces {
 			if n.Path != "" && !filepath.IsAbs(n.Path) {
-				return &RelativeError{Where: fmt.Sprintf("linux.namespaces[%d].path", i), Path: n.Path}
+				return &relativeError{Where: fmt.Sprintf("linux.namespaces[%d].path", i), Path: n.Path}
 			}
 		}
 	}
 	for name, hooks := range hooksOf(s) {
 		for i, h := range hooks {
 			if !filepath.IsAbs(h.Path) {
-				return &RelativeError{Where: fmt.Sprintf("hooks.%s[%d].path", name, i), Path: h.Path}
+				return &relativeError{Where: fmt.Sprintf("hooks.%s[%d].path", name, i), Path: h.Path}
 			}
 		}
 	}
@@ -327,14 +327,14 @@ const loadsPlugins = "run.oci.seccomp.plugins"
 // this version included, stays byte for byte what it was. Editing twice is the
 // same as editing once.
 //
-// The error wraps a [*strictjson.Error] for a text that [Decode] refuses, or is a
-// [*RelativeError].
+// The error wraps a [*strictjson.Error] for a text that [decode] refuses, or is a
+// [*relativeError].
 func Edit(raw []byte, c Confinement, folder string) ([]byte, *specs.Spec, error) {
-	before, err := Decode(raw)
+	before, err := decode(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := Decode(raw)
+	s, err := decode(raw)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -393,14 +393,14 @@ func Edit(raw []byte, c Confinement, folder string) ([]byte, *specs.Spec, error)
 	return out, s, nil
 }
 
-// A ProcessError is an exec that asks for another label or profile than the
+// A processError is an exec that asks for another label or profile than the
 // container has.
-type ProcessError struct {
+type processError struct {
 	// Layer is "SELinux label" or "AppArmor profile".
 	Layer, Asked, Container string
 }
 
-func (e *ProcessError) Error() string {
+func (e *processError) Error() string {
 	return fmt.Sprintf("%s %q of the process is not the container's, %q", e.Layer, e.Asked, e.Container)
 }
 
@@ -414,7 +414,7 @@ func sameContainer(p *specs.Process, c Confinement) error {
 			return fmt.Errorf("SELinux label of the process: %w", err)
 		}
 		if has, err := selinux.ParseContext(c.ProcessLabel); err != nil || asked != has {
-			return errors.Join(&ProcessError{"SELinux label", p.SelinuxLabel, c.ProcessLabel}, err)
+			return errors.Join(&processError{"SELinux label", p.SelinuxLabel, c.ProcessLabel}, err)
 		}
 	}
 	switch p.ApparmorProfile {
@@ -424,14 +424,14 @@ func sameContainer(p *specs.Process, c Confinement) error {
 	if c.AppArmorProfile == "" {
 		return nil
 	}
-	return &ProcessError{"AppArmor profile", p.ApparmorProfile, c.AppArmorProfile}
+	return &processError{"AppArmor profile", p.ApparmorProfile, c.AppArmorProfile}
 }
 
-// EditProcess is [Edit] on the text that an exec is given; c holds the label and
-// the profile that the container has. The error is a [*ProcessError] for a process
+// editProcess is [Edit] on the text that an exec is given; c holds the label and
+// the profile that the container has. The error is a [*processError] for a process
 // that asks for others.
-func EditProcess(raw []byte, c Confinement) ([]byte, *specs.Process, error) {
-	before, err := DecodeProcess(raw)
+func editProcess(raw []byte, c Confinement) ([]byte, *specs.Process, error) {
+	before, err := decodeProcess(raw)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -116,7 +116,7 @@ func TestConfirmEdit(t *testing.T) {
 			spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}}
 			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/volume", Source: "volume", Options: []string{"bind"}})
 			spec.Process.Args = []string{"/bin/busybox", "sh", "-c", "/bin/busybox ls /volume; /bin/busybox cat /proc/self/status"}
-			c := Confinement{Policy: policy.Default(), ID: "c1", Seccomp: SeccompKeep}
+			c := Confinement{Policy: policy.Default(), ID: "c1", Seccomp: seccompKeep}
 			edited, after, err := Edit(marshal(t, spec), c, bundle)
 			if err != nil {
 				t.Fatal(err)
@@ -146,7 +146,7 @@ func TestConfirmEdit(t *testing.T) {
 			if err := json.Unmarshal(state, &got); err != nil {
 				t.Fatal(err)
 			}
-			if id, ours := Ours(got.Annotations); !ours || id != "c1" || len(got.Annotations) != 1 {
+			if got.Annotations[annotationID] != "c1" || len(got.Annotations) != 1 {
 				t.Errorf("the runtime's state does not name the container, or says more: %s", state)
 			}
 			// Bare, for comparison: the environment of the hook.
@@ -223,7 +223,7 @@ func TestConfirmStrictJSONEnforced(t *testing.T) {
 	accepted, refused, ran := 0, 0, 0
 	for accepted < n {
 		raw := g.runnable()
-		s, err := Decode(raw)
+		s, err := decode(raw)
 		if err != nil {
 			refused++
 			continue

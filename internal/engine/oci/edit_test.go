@@ -38,11 +38,11 @@ func confinement(p policy.Policy, mode bundle.SeccompMode) Confinement {
 		AppArmorProfile: "docker-default",
 	}
 	switch mode {
-	case SeccompInit:
+	case seccompInit:
 		c.Init = "/proc/self/fd/3"
-	case SeccompRuntime:
+	case seccompRuntime:
 		c.Filter = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
-	case SeccompKeep:
+	case seccompKeep:
 	}
 	return c
 }
@@ -72,12 +72,12 @@ func withoutFilter(t testing.TB, raw []byte) []byte {
 func TestGolden(t *testing.T) {
 	for _, engine := range engines {
 		for name, c := range map[string]Confinement{
-			"default": confinement(policy.Default(), SeccompInit),
-			"strict":  confinement(policy.Strict(), SeccompRuntime),
+			"default": confinement(policy.Default(), seccompInit),
+			"strict":  confinement(policy.Strict(), seccompRuntime),
 		} {
 			t.Run(engine+"/"+name, func(t *testing.T) {
 				raw := read(t, engine)
-				if c.Seccomp == SeccompRuntime {
+				if c.Seccomp == seccompRuntime {
 					raw = withoutFilter(t, raw)
 				}
 				out, _, err := Edit(raw, c, engineBundle)
@@ -109,10 +109,10 @@ func TestGolden(t *testing.T) {
 
 func TestIdempotent(t *testing.T) {
 	for _, engine := range engines {
-		for _, mode := range []bundle.SeccompMode{SeccompKeep, SeccompRuntime, SeccompInit} {
+		for _, mode := range []bundle.SeccompMode{seccompKeep, seccompRuntime, seccompInit} {
 			c := confinement(policy.Default(), mode)
 			raw := read(t, engine)
-			if mode == SeccompRuntime {
+			if mode == seccompRuntime {
 				raw = withoutFilter(t, raw)
 			}
 			once, first, err := Edit(raw, c, engineBundle)
@@ -152,7 +152,7 @@ func capSets(c *specs.LinuxCapabilities) map[string]caps.Set {
 // checkTightens wants nothing in the outcome that the engine or the policy had not
 // allowed.
 func checkTightens(t interface{ Errorf(string, ...any) }, raw []byte, after *specs.Spec, c Confinement) {
-	before, err := Decode(raw)
+	before, err := decode(raw)
 	if err != nil {
 		t.Errorf("%v", err)
 		return
@@ -195,7 +195,7 @@ func checkTightens(t interface{ Errorf(string, ...any) }, raw []byte, after *spe
 		if c.Init == "" {
 			t.Errorf("the filter is gone, and there is no last step")
 		}
-		if stays, why := FilterStaysWithRuntime(before); stays {
+		if stays, why := filterStaysWithRuntime(before); stays {
 			t.Errorf("the filter is gone, though %s", why)
 		}
 	}
@@ -210,7 +210,7 @@ func checkTightens(t interface{ Errorf(string, ...any) }, raw []byte, after *spe
 			t.Errorf("source %q", m.Source)
 		}
 	}
-	if id, ok := Ours(after.Annotations); !ok || id != c.ID {
+	if after.Annotations[annotationID] != c.ID {
 		t.Errorf("annotations %v do not name the container", after.Annotations)
 	}
 }
@@ -220,7 +220,7 @@ func checkTightens(t interface{ Errorf(string, ...any) }, raw []byte, after *spe
 func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 	const in = "{ \"linux\" : {\"newer\":[ {} ],\"seccomp\": {\"defaultAction\":\"SCMP_ACT_ALLOW\",\"unheard\":1}},\n\t\"future\":{\"a\":[1,2.50,1e3]},\"process\":{\"args\":[\"x\"],\"cwd\":\"/\",\"user\":{\"uid\":0,\"gid\":0,\"fresh\":1},\"novel\":true},\n" +
 		"\"root\":{\"path\":\"/r\",\"later\":\"\\u0078\"},\"ociVersion\":\"9.9\"}\n"
-	c := confinement(policy.Default(), SeccompKeep)
+	c := confinement(policy.Default(), seccompKeep)
 	c.Policy.MaskedPaths, c.Policy.ReadOnlyPaths = nil, nil
 	out, _, err := Edit([]byte(in), c, engineBundle)
 	if err != nil {
@@ -238,7 +238,7 @@ func TestKeepsWhatItDoesNotOwn(t *testing.T) {
 
 func TestEngineLabelStays(t *testing.T) {
 	const in = `{"root":{"path":"r"},"process":{"args":["x"],"selinuxLabel":"u:r:t:s0:c1,c2","apparmorProfile":"mine"},"linux":{"mountLabel":"u:r:f:s0:c1,c2"}}`
-	_, s, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), engineBundle)
+	_, s, err := Edit([]byte(in), confinement(policy.Default(), seccompInit), engineBundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,9 +259,9 @@ func TestAmbient(t *testing.T) {
 		{"not allowed", `{"permitted":["CAP_SYS_ADMIN"],"inheritable":["CAP_SYS_ADMIN"],"ambient":["CAP_SYS_ADMIN"]}`, "", ""},
 		{"no capability", `{"permitted":["CAP_X"],"inheritable":["CAP_X"],"ambient":["CAP_X"]}`, "", ""},
 	} {
-		c := confinement(policy.Default(), SeccompKeep)
+		c := confinement(policy.Default(), seccompKeep)
 		c.Policy.Capabilities = allowed
-		_, p, err := EditProcess([]byte(`{"args":["x"],"capabilities":`+tt.in+`}`), c)
+		_, p, err := editProcess([]byte(`{"args":["x"],"capabilities":`+tt.in+`}`), c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestAmbient(t *testing.T) {
 
 func TestEditProcess(t *testing.T) {
 	const in = `{"terminal":true,"user":{"uid":5},"args":["sh"],"capabilities":{"bounding":["CAP_SYS_ADMIN","CAP_CHOWN"]},"apparmorProfile":"unconfined","odd":[1]}`
-	out, p, err := EditProcess([]byte(in), confinement(policy.Default(), SeccompInit))
+	out, p, err := editProcess([]byte(in), confinement(policy.Default(), seccompInit))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestEditProcess(t *testing.T) {
 
 // TestProcessOfAnother wants an exec to have the container's label and profile.
 func TestProcessOfAnother(t *testing.T) {
-	c := confinement(policy.Default(), SeccompInit)
+	c := confinement(policy.Default(), seccompInit)
 	c.AppArmorProfile, c.Replaces = "palisade.c1", "docker-default"
 	for _, tt := range []struct{ in, refused string }{
 		{`{}`, ""},
@@ -298,7 +298,7 @@ func TestProcessOfAnother(t *testing.T) {
 		{`{"apparmorProfile":"unconfined"}`, ""},
 		{`{"apparmorProfile":"other"}`, "AppArmor profile"},
 	} {
-		_, p, err := EditProcess([]byte(tt.in), c)
+		_, p, err := editProcess([]byte(tt.in), c)
 		switch {
 		case tt.refused != "":
 			if err == nil || !strings.Contains(err.Error(), tt.refused) {
@@ -327,18 +327,18 @@ func TestFilterStaysWithRuntime(t *testing.T) {
 		{`{"annotations":{"run.oci.seccomp.receiver":"/x"}}`, true},
 		{`{"annotations":{"run.oci.seccomp.plugins":"x.so"}}`, true},
 	} {
-		s, err := Decode([]byte(tt.in))
+		s, err := decode([]byte(tt.in))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stays, why := FilterStaysWithRuntime(s); stays != tt.stays || stays != (why != "") {
+		if stays, why := filterStaysWithRuntime(s); stays != tt.stays || stays != (why != "") {
 			t.Errorf("%s: %v, %q", tt.in, stays, why)
 		}
 		if s.Linux == nil || s.Linux.Seccomp == nil {
 			continue
 		}
 		in := strings.Replace(tt.in, "{", `{"process":{"args":["x"]},"root":{"path":"/r"},`, 1)
-		_, after, err := Edit([]byte(in), confinement(policy.Default(), SeccompInit), engineBundle)
+		_, after, err := Edit([]byte(in), confinement(policy.Default(), seccompInit), engineBundle)
 		if err != nil || (after.Linux.Seccomp != nil) != tt.stays {
 			t.Errorf("%s: filter %v, %v", tt.in, after.Linux.Seccomp, err)
 		}
@@ -362,7 +362,7 @@ func TestRebase(t *testing.T) {
 		},
 		{"overlay", frame + `"mounts":[{"destination":"/o","type":"overlay","source":"overlay","options":["lowerdir=/a:/b","upperdir=/c,workdir=/d"]}]`, `"lowerdir=/a:/b"`},
 	} {
-		out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), engineBundle)
+		out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), seccompInit), engineBundle)
 		if err != nil || !strings.Contains(string(out), tt.want) {
 			t.Errorf("%s: %s, %v", tt.name, out, err)
 		}
@@ -377,14 +377,14 @@ func TestRebase(t *testing.T) {
 		{"empty root", `{"process":{"args":["x"]},"root":{"path":""}`, "no root"},
 		{"a program in place of the filter", frame + `"annotations":{"run.oci.seccomp_bpf_data":"AA=="}`, "not allowed"},
 	} {
-		if out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), SeccompInit), engineBundle); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if out, _, err := Edit([]byte(tt.in+"}"), confinement(policy.Default(), seccompInit), engineBundle); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %s, %v; want %q", tt.name, out, err, tt.want)
 		}
 	}
-	if _, _, err := Edit([]byte(frame+`"x":1}`), confinement(policy.Default(), SeccompInit), "engineBundle"); !errors.Is(err, errBundle) {
+	if _, _, err := Edit([]byte(frame+`"x":1}`), confinement(policy.Default(), seccompInit), "engineBundle"); !errors.Is(err, errBundle) {
 		t.Errorf("a relative engineBundle: %v", err)
 	}
-	c := confinement(policy.Default(), SeccompRuntime)
+	c := confinement(policy.Default(), seccompRuntime)
 	if _, _, err := Edit(read(t, "docker"), c, engineBundle); !errors.Is(err, errFilter) {
 		t.Errorf("two filters: %v", err)
 	}
@@ -405,7 +405,7 @@ func TestMalformed(t *testing.T) {
 		{`{"process":{"Capabilities":{}}}`, `is not spelled "capabilities"`},
 		{`{"linux":{},"linux":{}}`, "duplicate"},
 	} {
-		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), SeccompInit), engineBundle)
+		_, _, err := Edit([]byte(tt.in), confinement(policy.Default(), seccompInit), engineBundle)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v, want %q", tt.in, err, tt.want)
 		}
@@ -447,7 +447,7 @@ func TestEditOnlyTightens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := confinement(rapid.SampledFrom([]policy.Policy{policy.Default(), policy.Strict()}).Draw(t, "policy"), rapid.SampledFrom([]bundle.SeccompMode{SeccompKeep, SeccompInit}).Draw(t, "mode"))
+		c := confinement(rapid.SampledFrom([]policy.Policy{policy.Default(), policy.Strict()}).Draw(t, "policy"), rapid.SampledFrom([]bundle.SeccompMode{seccompKeep, seccompInit}).Draw(t, "mode"))
 		once, after, err := Edit(raw, c, engineBundle)
 		if err != nil {
 			t.Fatal(err)
@@ -466,7 +466,7 @@ func FuzzEdit(f *testing.F) {
 	}
 	f.Add([]byte(`{"process":{},"linux":null,"root":{"path":"x"},"annotations":null,"hooks":null}`))
 	f.Add([]byte(`{"root":{"path":"x"},"process":{"args":["/proc/self/fd/3"],"capabilities":{"ambient":["CAP_CHOWN"]}},"linux":{"seccomp":null}}`))
-	c := confinement(policy.Default(), SeccompInit)
+	c := confinement(policy.Default(), seccompInit)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		once, after, err := Edit(raw, c, engineBundle)
 		if err != nil {
@@ -481,7 +481,7 @@ func FuzzEdit(f *testing.F) {
 			t.Errorf("not idempotent:\n%s\n%s", once, twice)
 		}
 		// What is returned is what was written, but for nil and empty.
-		read, err := Decode(once)
+		read, err := decode(once)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +495,7 @@ func FuzzEdit(f *testing.F) {
 }
 
 func BenchmarkEdit(b *testing.B) {
-	raw, c := read(b, "docker"), confinement(policy.Default(), SeccompInit)
+	raw, c := read(b, "docker"), confinement(policy.Default(), seccompInit)
 	b.SetBytes(int64(len(raw)))
 	for b.Loop() {
 		if _, _, err := Edit(raw, c, engineBundle); err != nil {

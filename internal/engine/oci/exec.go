@@ -31,12 +31,12 @@ func (w *wrapper) exec() (int, error) {
 	}
 	dirs := w.dirs()
 	dirs.Container = rec.Bundle.Path
-	w.call.MakeAbsolute(dirs)
+	w.call.makeAbsolute(dirs)
 	raw, err := w.addedProcess(rec)
 	if err != nil {
 		return 0, err
 	}
-	asked, err := DecodeProcess(raw)
+	asked, err := decodeProcess(raw)
 	if err != nil {
 		return 0, err
 	}
@@ -50,7 +50,7 @@ func (w *wrapper) exec() (int, error) {
 	}
 	defer a.Close()
 	a.Confinement.Env = w.passed.env()
-	edited, process, err := EditProcess(raw, a.Confinement)
+	edited, process, err := editProcess(raw, a.Confinement)
 	if err != nil {
 		return 0, err
 	}
@@ -113,7 +113,7 @@ func (w *wrapper) addedProcess(rec state.Record) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := Decode(raw)
+	spec, err := decode(raw)
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ type wrapper struct {
 }
 
 func (w *wrapper) main(args []string) (int, error) {
-	own, rest, err := Own(args)
+	own, rest, err := takeOwn(args)
 	if err != nil {
 		return 0, err
 	}
@@ -68,12 +68,12 @@ func (w *wrapper) main(args []string) (int, error) {
 	if w.runtime, err = delegate.FindRuntime(w.cfg.Runtime); err != nil {
 		return 0, err
 	}
-	grammar, detected, err := Detect(w.runtime, w.detectedCache())
+	grammar, detected, err := detect(w.runtime, w.detectedCache())
 	if err != nil {
 		return 0, err
 	}
 	w.detected = detected
-	if w.call, err = Parse(grammar, rest); err != nil {
+	if w.call, err = parse(grammar, rest); err != nil {
 		return 0, err
 	}
 	if w.caller, err = os.Getwd(); err != nil {
@@ -82,16 +82,16 @@ func (w *wrapper) main(args []string) (int, error) {
 	if err := keepNamed(w.call); err != nil {
 		return 0, err
 	}
-	w.log = log{path: w.call.GlobalPath("log", w.dirs()), format: w.call.Global.Value("log-format")}
-	topic, help := w.call.HelpTopic()
+	w.log = log{path: w.call.globalPath("log", w.dirs()), format: w.call.Global.Value("log-format")}
+	topic, help := w.call.helpTopic()
 	switch {
 	case help, w.call.Version, w.call.Command == "":
 		return w.about(w.detected, topic)
-	case w.call.Role() == Restore:
+	case w.call.Role() == roleRestore:
 		return 0, errRestore
 	case w.call.Command == "state", w.call.Command == "list":
 		return w.show()
-	case w.call.Role() == Pass, w.call.Role() == Update:
+	case w.call.Role() == rolePass, w.call.Role() == roleUpdate:
 		return 0, w.replace()
 	}
 	if w.dir, err = state.Open(w.cfg.State); err != nil {
@@ -105,15 +105,15 @@ func (w *wrapper) main(args []string) (int, error) {
 		w.host.Require = append(w.host.Require, bundle.Layer(layer))
 	}
 	switch w.call.Role() {
-	case Create, Run:
+	case roleCreate, roleRun:
 		return w.create()
-	case Start:
+	case roleStart:
 		return w.start()
-	case Exec:
+	case roleExec:
 		return w.exec()
-	case Delete:
+	case roleDelete:
 		return w.delete()
-	case Mounts:
+	case roleMounts:
 		return 0, w.mounts()
 	default:
 		return 0, fmt.Errorf("command %s: %s is not handled", w.call.Command, w.call.Role())
@@ -138,10 +138,10 @@ func (w *wrapper) mounts() error {
 // that is the topic.
 func (w *wrapper) about(d Detected, topic string) (int, error) {
 	if w.call.Version {
-		fmt.Print(VersionText(program, version(), w.runtime, d.Output))
+		fmt.Print(versionText(program, version(), w.runtime, d.Output))
 		return 0, nil
 	}
-	fmt.Print(w.call.Grammar.HelpText(program, w.runtime, topic))
+	fmt.Print(w.call.Grammar.helpText(program, w.runtime, topic))
 	return 0, nil
 }
 
@@ -154,16 +154,16 @@ func version() string {
 
 // replace makes this process the runtime.
 func (w *wrapper) replace() error {
-	err := unix.Exec(w.runtime, slices.Concat([]string{w.runtime}, w.call.Argv()), CleanEnvironment(os.Environ()))
+	err := unix.Exec(w.runtime, slices.Concat([]string{w.runtime}, w.call.argv()), cleanEnvironment(os.Environ()))
 	return &os.PathError{Op: "exec", Path: w.runtime, Err: err}
 }
 
 // dirs are the folders to which paths of the command line are relative.
-func (w *wrapper) dirs() Dirs { return Dirs{Caller: w.caller, Bundle: w.call.BundleDir(w.caller)} }
+func (w *wrapper) dirs() Dirs { return Dirs{Caller: w.caller, Bundle: w.call.bundleDir(w.caller)} }
 
 // root is the folder in which the runtime keeps its containers; empty for its
 // default.
-func (w *wrapper) root() string { return w.call.GlobalPath("root", w.dirs()) }
+func (w *wrapper) root() string { return w.call.globalPath("root", w.dirs()) }
 
 // realRuntime is how the runtime is called about the same container later.
 func (w *wrapper) realRuntime() state.Runtime {

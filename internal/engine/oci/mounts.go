@@ -57,12 +57,12 @@ type Root struct {
 	Dev, Ino uint64
 }
 
-// ResolveRoot finds the root that a configuration in the folder bundle names, and
+// resolveRoot finds the root that a configuration in the folder bundle names, and
 // checks it as [CheckRoot] does.
 //
 // Runtimes do not agree on a path in which ".." follows a link: runc shortens it
 // first. Such a path is refused, unless both readings are one folder.
-func ResolveRoot(bundle, rootPath string) (Root, error) {
+func resolveRoot(bundle, rootPath string) (Root, error) {
 	if rootPath == "" {
 		return Root{}, errNoRoot
 	}
@@ -358,9 +358,9 @@ func checkMount(m Mount, dest string) error {
 // Source: include/linux/proc_ns.h, PROC_ROOT_INO.
 const procRootIno = 1
 
-// CheckProc refuses a configuration that mounts nothing at /proc: what would be
+// checkProc refuses a configuration that mounts nothing at /proc: what would be
 // executed through /proc/self/fd is then a file of the image.
-func CheckProc(s *specs.Spec) error {
+func checkProc(s *specs.Spec) error {
 	mounts, err := Mounted(s)
 	if err != nil {
 		return err

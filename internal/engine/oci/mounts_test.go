@@ -116,7 +116,7 @@ func TestCheckProc(t *testing.T) {
 		{[]specs.Mount{{Destination: "/mnt", Type: "proc"}}, ErrNoProcfs},
 		{[]specs.Mount{{Destination: "//proc/", Type: "proc"}}, nil},
 	} {
-		if err := CheckProc(&specs.Spec{Root: &specs.Root{Path: root}, Mounts: tt.mounts}); !errors.Is(err, tt.want) {
+		if err := checkProc(&specs.Spec{Root: &specs.Root{Path: root}, Mounts: tt.mounts}); !errors.Is(err, tt.want) {
 			t.Errorf("%v: %v", tt.mounts, err)
 		}
 	}
@@ -145,17 +145,17 @@ func TestCheckRoot(t *testing.T) {
 	}
 	want := filepath.Join(dir, "real/rootfs")
 	for _, p := range []string{"rootfs", "./rootfs/", "../real/rootfs", want} {
-		r, err := ResolveRoot(filepath.Join(dir, "bundle"), p)
+		r, err := resolveRoot(filepath.Join(dir, "bundle"), p)
 		if err != nil || r.Path != want || r.Ino == 0 {
 			t.Errorf("%s: %+v, %v", p, r, err)
 		}
 	}
 	for _, p := range []string{"odd/../other", "", "nothing"} {
-		if r, err := ResolveRoot(filepath.Join(dir, "bundle"), p); err == nil {
+		if r, err := resolveRoot(filepath.Join(dir, "bundle"), p); err == nil {
 			t.Errorf("%q: %+v", p, r)
 		}
 	}
-	if _, err := ResolveRoot("bundle", "rootfs"); !errors.Is(err, errBundle) {
+	if _, err := resolveRoot("bundle", "rootfs"); !errors.Is(err, errBundle) {
 		t.Error(err)
 	}
 }

@@ -14,12 +14,12 @@ import (
 )
 
 var (
-	// ErrDevLink says that a root without a mount at /dev has a link where its
+	// errDevLink says that a root without a mount at /dev has a link where its
 	// runtime makes a device: the device would be made at the link's end.
-	ErrDevLink = errors.New("a device of the root is a link")
-	// ErrMissingPoint says that a runtime would make a mount point in a volume that
+	errDevLink = errors.New("a device of the root is a link")
+	// errMissingPoint says that a runtime would make a mount point in a volume that
 	// others write to, through links that they exchange meanwhile.
-	ErrMissingPoint = errors.New("the mount point is missing in a writable volume")
+	errMissingPoint = errors.New("the mount point is missing in a writable volume")
 )
 
 // madeDevices are those that runtimes make or mount in every container.
@@ -43,7 +43,7 @@ func checkOwnDev(s *specs.Spec) error {
 		if to, err := os.Readlink(path); name == "ptmx" && err == nil && (to == "pts/ptmx" || to == "/dev/pts/ptmx") {
 			continue
 		}
-		return fmt.Errorf("/dev/%s: %w", name, ErrDevLink)
+		return fmt.Errorf("/dev/%s: %w", name, errDevLink)
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func checkMissingPoints(s *specs.Spec, d Detected) error {
 			}
 			return &MountError{Index: m.Index, Destination: m.Destination, Err: fmt.Errorf(
 				"%w %s, where runc %s can be led out of the container (CVE-2024-45310): make it first, or use runc %s",
-				ErrMissingPoint, v.Source, d.Version, safeMountPoints)}
+				errMissingPoint, v.Source, d.Version, safeMountPoints)}
 		}
 	}
 	return nil

@@ -19,9 +19,9 @@ func TestOwnDev(t *testing.T) {
 		want           error
 	}{
 		{name: "no links"},
-		{name: "null", link: "null", to: "/etc/passwd", want: ErrDevLink},
-		{name: "console", link: "console", to: "../outside", want: ErrDevLink},
-		{name: "ptmx elsewhere", link: "ptmx", to: "/x", want: ErrDevLink},
+		{name: "null", link: "null", to: "/etc/passwd", want: errDevLink},
+		{name: "console", link: "console", to: "../outside", want: errDevLink},
+		{name: "ptmx elsewhere", link: "ptmx", to: "/x", want: errDevLink},
 		{name: "ptmx as it should be", link: "ptmx", to: "pts/ptmx"},
 		{name: "what no runtime makes", link: "fd", to: "/proc/self/fd"},
 		{name: "hidden by a mount", link: "null", to: "/x", mounts: dev},
@@ -60,8 +60,8 @@ func TestMissingPoints(t *testing.T) {
 		mounts []specs.Mount
 		want   error
 	}{
-		{"missing", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, ErrMissingPoint},
-		{"missing, deeper", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/sub")}, ErrMissingPoint},
+		{"missing", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, errMissingPoint},
+		{"missing, deeper", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/sub")}, errMissingPoint},
 		{"there", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there")}, nil},
 		{"the volume cannot be written", old, []specs.Mount{bind(volume, "/data", "ro"), bind(other, "/data/sub")}, nil},
 		{"beside it", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data2")}, nil},

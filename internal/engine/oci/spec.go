@@ -5,10 +5,10 @@
 // their containers, and the command lines of runtimes.
 //
 // A configuration is read by this package and by the runtime that it is handed
-// to. [Decode] accepts only documents that both read in the same way; [Edit] puts
+// to. [decode] accepts only documents that both read in the same way; [Edit] puts
 // a container's confinement into one, and [CheckMounts], [CheckRoot] and
 // [CheckStateReach] refuse what would undo it. What was asked of an engine, but
-// did not reach the configuration, is read by [ReadDemand].
+// did not reach the configuration, is read by [readDemand].
 package oci
 
 import (
@@ -20,12 +20,12 @@ import (
 	"github.com/palisade-sec/palisade/internal/strictjson"
 )
 
-// MaxConfig bounds a configuration in bytes. The largest that engines write are
+// maxConfig bounds a configuration in bytes. The largest that engines write are
 // some 100 KiB.
-const MaxConfig = strictjson.MaxSize
+const maxConfig = strictjson.MaxSize
 
-// Decode reads a configuration. The error wraps a [*strictjson.Error].
-func Decode(raw []byte) (*specs.Spec, error) {
+// decode reads a configuration. The error wraps a [*strictjson.Error].
+func decode(raw []byte) (*specs.Spec, error) {
 	var s specs.Spec
 	if err := strictjson.Unmarshal(raw, &s, strictjson.AllowUnknown); err != nil {
 		return nil, fmt.Errorf("read OCI configuration: %w", err)
@@ -33,8 +33,8 @@ func Decode(raw []byte) (*specs.Spec, error) {
 	return &s, nil
 }
 
-// DecodeProcess reads the process of an exec, as [Decode] reads a configuration.
-func DecodeProcess(raw []byte) (*specs.Process, error) {
+// decodeProcess reads the process of an exec, as [decode] reads a configuration.
+func decodeProcess(raw []byte) (*specs.Process, error) {
 	var p specs.Process
 	if err := strictjson.Unmarshal(raw, &p, strictjson.AllowUnknown); err != nil {
 		return nil, fmt.Errorf("read OCI process: %w", err)
@@ -47,7 +47,7 @@ func DecodeProcess(raw []byte) (*specs.Process, error) {
 // Source: crun 1.8.1, src/libcrun/container.c, get_seccomp_receiver_fd.
 var crunReceivers = []string{"run.oci.seccomp.receiver", "run.oci.seccomp.plugins"}
 
-// FilterStaysWithRuntime reports whether the system call filter of s has to be
+// filterStaysWithRuntime reports whether the system call filter of s has to be
 // installed by the runtime and not by the last step, and why:
 //
 //   - startContainer hooks run inside the container before the last step. The
@@ -55,7 +55,7 @@ var crunReceivers = []string{"run.oci.seccomp.receiver", "run.oci.seccomp.plugin
 //   - A filter that hands calls over needs the runtime, which passes the
 //     listener on. An agent at listenerPath waits for it, whether a rule asks
 //     for it or not.
-func FilterStaysWithRuntime(s *specs.Spec) (stays bool, reason string) {
+func filterStaysWithRuntime(s *specs.Spec) (stays bool, reason string) {
 	if s.Hooks != nil && len(s.Hooks.StartContainer) > 0 {
 		return true, "startContainer hooks run before the last step"
 	}
@@ -86,24 +86,16 @@ func FilterStaysWithRuntime(s *specs.Spec) (stays bool, reason string) {
 // ID alone is kept: it marks a container as ours in the state of its runtime,
 // whichever state folder its record is in. What was applied is in the record.
 const (
-	// AnnotationID names the container that the configuration was edited for.
-	AnnotationID = annotationPrefix + "id"
-	// AnnotationRequest asks for another built-in policy, which can only tighten.
-	AnnotationRequest = annotationPrefix + "request"
-	// AnnotationSELinux asks for an SELinux label, where the engine has no option
+	// annotationID names the container that the configuration was edited for.
+	annotationID = annotationPrefix + "id"
+	// annotationRequest asks for another built-in policy, which can only tighten.
+	annotationRequest = annotationPrefix + "request"
+	// annotationSELinux asks for an SELinux label, where the engine has no option
 	// for one: parts as in Docker's --security-opt label=, separated by semicolons.
-	AnnotationSELinux = annotationPrefix + "selinux"
+	annotationSELinux = annotationPrefix + "selinux"
 
 	annotationPrefix = "io.github.palisade-sec."
 )
-
-// Ours returns the ID under which a container with these annotations was
-// confined; ok is false for a container that was started without Palisade. The
-// annotations are those of a configuration or of the state that a runtime prints.
-func Ours(annotations map[string]string) (id string, ok bool) {
-	id, ok = annotations[AnnotationID]
-	return id, ok
-}
 
 // isBind reports whether a mount binds a file or folder of the host, and whether
 // it ends up read-only. Of contradicting options the last one counts.

@@ -53,7 +53,7 @@ func TestConfirmStrictJSON(t *testing.T) {
 				c.looseReadersDiffer++
 			}
 		}
-		s, err := Decode(raw)
+		s, err := decode(raw)
 		if err != nil {
 			c.refused++
 			continue

@@ -54,9 +54,9 @@ func mark(dir *state.Dir) string {
 // directory.
 func Ours(name string) bool { return strings.HasPrefix(name, prefix) }
 
-// Key is the key of the container that a profile of this name belongs to, if it is
+// keyOf is the key of the container that a profile of this name belongs to, if it is
 // one of the state directory.
-func Key(dir *state.Dir, name string) (key string, ok bool) {
+func keyOf(dir *state.Dir, name string) (key string, ok bool) {
 	key, ok = strings.CutPrefix(name, prefix)
 	if !ok {
 		return "", false
@@ -137,8 +137,8 @@ func (s Shape) Text(name string) []byte {
 	return c.Text()
 }
 
-// New compiles the template.
-func New(s Shape, kernel *apparmor.Features) (*Builder, error) {
+// newBuilder compiles the template.
+func newBuilder(s Shape, kernel *apparmor.Features) (*Builder, error) {
 	const name = "palisade-template"
 	t, err := template(s.Text(name), name, kernel)
 	if err != nil {
@@ -188,7 +188,7 @@ func Load(kernel Kernel, s Shape, name string, readOnly []string) error {
 	if err != nil {
 		return err
 	}
-	b, err := New(s, features)
+	b, err := newBuilder(s, features)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func Joined(kernel Kernel, dir *state.Dir, pid int) (string, bool) {
 	if err != nil || len(l.Components) != 1 {
 		return "", false
 	}
-	_, ours := Key(dir, l.String())
+	_, ours := keyOf(dir, l.String())
 	return l.String(), ours
 }
 
@@ -277,7 +277,7 @@ func Loaded(kernel Kernel, dir *state.Dir) (map[string]string, error) {
 	}
 	out := map[string]string{}
 	for _, p := range list {
-		if key, ok := Key(dir, p.Name); ok {
+		if key, ok := keyOf(dir, p.Name); ok {
 			out[p.Name] = key
 		}
 	}

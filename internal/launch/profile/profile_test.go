@@ -24,7 +24,7 @@ import (
 
 func build(t testing.TB, p policy.Policy, name string, readOnly ...string) *blob.Profile {
 	t.Helper()
-	b, err := New(Shape{Policy: p}, compile.Portable())
+	b, err := newBuilder(Shape{Policy: p}, compile.Portable())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,15 +54,15 @@ func TestNames(t *testing.T) {
 	}
 	for _, id := range []string{"web", "a.b-c_d+e", strings.Repeat("f", 64)} {
 		name := Name(dir, id)
-		if got, ok := Key(dir, name); !ok || got != id {
+		if got, ok := keyOf(dir, name); !ok || got != id {
 			t.Errorf("%s: %q %v", name, got, ok)
 		}
-		if _, ok := Key(other, name); ok {
+		if _, ok := keyOf(other, name); ok {
 			t.Errorf("%s belongs to another directory too", name)
 		}
 	}
 	for _, name := range []string{"docker-default", "palisade-", "palisade-web", "palisade-web//&unconfined", "palisade-x y@00000000"} {
-		if id, ok := Key(dir, name); ok {
+		if id, ok := keyOf(dir, name); ok {
 			t.Errorf("%q is taken for the profile of %q", name, id)
 		}
 	}
@@ -310,7 +310,7 @@ func TestShape(t *testing.T) {
 		t.Error("the policy itself was changed")
 	}
 	s.Senders, s.Blind = []string{"my engine"}, true
-	b, err := New(s, compile.Portable())
+	b, err := newBuilder(s, compile.Portable())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,7 +338,7 @@ func BenchmarkOwn(b *testing.B) {
 			build(b, policy.Default(), "palisade-x")
 		}
 	})
-	t, err := New(Shape{Policy: policy.Default()}, compile.Portable())
+	t, err := newBuilder(Shape{Policy: policy.Default()}, compile.Portable())
 	if err != nil {
 		b.Fatal(err)
 	}
