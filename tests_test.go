@@ -46,7 +46,6 @@ var clocks = map[string]string{
 	"selinux/container/drivers_test.go":             "a command of a guest that hangs is ended after minutes; names are made unique by the time",
 	"selinux/container/engines_test.go":             "the log says when in a run something was found",
 	"selinux/container/escape_test.go":              "a name is made unique by the time",
-	"internal/suites/suites_test.go":                "a test of another project that hangs is ended, and counts as failed",
 	"selinux/ss/kernel_test.go":                     "the log says how long the questions took",
 	"shield/session/session_test.go":                "evidence has the time at which it was made",
 }
@@ -106,8 +105,6 @@ var skips = map[string]string{
 	"internal/probe/control_test.go":             needsRoot,
 	"internal/registry/socket/edges_test.go":     needsRoot,
 	"internal/state/kill_test.go":                "time, and the right to trace",
-	"internal/suites/flows_test.go":              takesLong,
-	"internal/suites/suites_test.go":             takesLong,
 	"landlock/install/install_test.go":           "Landlock in the kernel",
 	"landlock/install/kernel_test.go":            "root and the newest ABI of Landlock",
 	"landlock/install/relation_test.go":          "scopes in the kernel's Landlock",
