@@ -310,7 +310,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward; unshare -U true; mount -t tmpfs t /tmp; 
 		if err := os.Symlink("busybox", filepath.Join(l.Root, "bin/ip")); err != nil {
 			t.Fatal(err)
 		}
-		file := l.domain(t, "net", emulator, "", "/bin/sh", "-c", "ip addr >/tmp/addresses; exec sleep 1000")
+		file := l.domain(t, "net", emulator, "", "/bin/sh", "-c", "until ip addr | grep -q 192.0.2.7; do sleep 0.1; done; ip addr >/tmp/addresses; exec sleep 1000")
 		text := strings.Replace(mustRead(t, file), "<console", "<interface type='ethernet'><ip address='192.0.2.7' family='ipv4' prefix='24'/></interface><console", 1)
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
