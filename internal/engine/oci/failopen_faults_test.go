@@ -240,7 +240,9 @@ func lineFaults() []fault {
 	add("two IDs", making, fault{words: func(p *place) []string { return []string{"run", "--bundle", p.bundle, p.id, p.id + "b"} }})
 	add("ID with a slash", making, fault{words: func(p *place) []string { return []string{"run", "--bundle", p.bundle, "../" + p.id} }})
 	add("unknown command", making, fault{words: func(p *place) []string { return []string{"launch", "--bundle", p.bundle, p.id} }})
-	add("descriptors that are not open", runtimes, fault{options: []string{"--preserve-fds=40"}})
+	add("descriptors that are not open", runtimes, fault{options: []string{"--preserve-fds=40"}, runtimes: []string{"runc"}})
+	add("descriptors that are not open", runtimes, fault{options: []string{"--preserve-fds=40"}, runtimes: []string{"crun"}})
+	out[len(out)-1].refused = false // crun passes on what is open
 	add("descriptors below zero", runtimes, fault{options: []string{"--preserve-fds=-1"}})
 	add("too many descriptors", runtimes, fault{options: []string{"--preserve-fds=99999999999"}})
 	add("log by a descriptor that is not open", runtimes, fault{words: func(p *place) []string {
