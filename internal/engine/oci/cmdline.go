@@ -207,11 +207,11 @@ func (g *Grammar) Command(name string) *Command {
 	return nil
 }
 
-// Reason is why a command line was refused.
-type Reason uint8
+// syntaxReason is why a command line was refused.
+type syntaxReason uint8
 
 const (
-	unknownOption Reason = iota + 1
+	unknownOption syntaxReason = iota + 1
 	unknownCommand
 	ambiguousOption
 	missingValue
@@ -230,7 +230,7 @@ const (
 type syntaxError struct {
 	Runtime string
 	Command string
-	Reason  Reason
+	Reason  syntaxReason
 	// Word is the word of the command line that was not understood.
 	Word string
 	// Detail says what is wrong with it.
@@ -422,8 +422,8 @@ func (o *Options) settle() {
 	o.set, o.seen = slices.Delete(o.set, 0, keep), nil
 }
 
-// Call is a command line that was understood.
-type Call struct {
+// commandLine is a command line that was understood.
+type commandLine struct {
 	Grammar *Grammar
 	// Global are the options before the command.
 	Global Options
@@ -448,7 +448,7 @@ type Call struct {
 }
 
 // Role is what the command does. One that only prints its help has rolePass.
-func (c *Call) Role() Role {
+func (c *commandLine) Role() Role {
 	if c.command == nil || c.Help || c.Version {
 		return rolePass
 	}
@@ -457,7 +457,7 @@ func (c *Call) Role() Role {
 
 // helpTopic reports whether the command line asks for help only, and for that of
 // which command; empty for all.
-func (c *Call) helpTopic() (command string, asked bool) {
+func (c *commandLine) helpTopic() (command string, asked bool) {
 	switch {
 	case c.Help:
 		return c.Command, true
@@ -468,7 +468,7 @@ func (c *Call) helpTopic() (command string, asked bool) {
 }
 
 // positionals are the arguments that are no options.
-func (c *Call) positionals() []string {
+func (c *commandLine) positionals() []string {
 	var out []string
 	if c.command != nil && !c.Help && !c.Version {
 		if c.command.ID > 0 {
@@ -487,7 +487,7 @@ func (c *Call) positionals() []string {
 // argv rebuilds the command line from what was understood, without the name of
 // the program. Each option has its long name and its value behind an equals sign;
 // "--" stands before the arguments.
-func (c *Call) argv() []string {
+func (c *commandLine) argv() []string {
 	out := c.Grammar.words(nil, &c.Global)
 	if c.command == nil {
 		switch {
@@ -559,7 +559,7 @@ func takeOwn(args []string) (own map[string]string, rest []string, err error) {
 // parse reads a command line, without the name of the program and without
 // Palisade's own options. Each word is understood as the runtime would understand
 // it, or refused with a *syntaxError.
-func parse(g *Grammar, args []string) (*Call, error) {
+func parse(g *Grammar, args []string) (*commandLine, error) {
 	switch g.Syntax {
 	case syntaxGoFlag:
 		return parseGoFlag(g, args)
@@ -572,12 +572,12 @@ func parse(g *Grammar, args []string) (*Call, error) {
 }
 
 // failure makes the errors of one place of a command line.
-func (c *Call) failure(reason Reason, word, format string, args ...any) *syntaxError {
+func (c *commandLine) failure(reason syntaxReason, word, format string, args ...any) *syntaxError {
 	return &syntaxError{Runtime: c.Grammar.Runtime, Command: c.Command, Reason: reason, Word: word, Detail: fmt.Sprintf(format, args...)}
 }
 
 // take adds one option with its value.
-func (c *Call) take(o *Options, opt *Option, word, value string) *syntaxError {
+func (c *commandLine) take(o *Options, opt *Option, word, value string) *syntaxError {
 	if opt.Refuse != "" {
 		return c.failure(refused, word, "option --%s: %s", opt.Name, opt.Refuse)
 	}
@@ -592,7 +592,7 @@ func (c *Call) take(o *Options, opt *Option, word, value string) *syntaxError {
 }
 
 // begin enters a command.
-func (c *Call) begin(word string) *syntaxError {
+func (c *commandLine) begin(word string) *syntaxError {
 	c.command = c.Grammar.Command(word)
 	if c.command == nil {
 		e := c.failure(unknownCommand, word, "unknown command %s", quote(word))
@@ -609,7 +609,7 @@ func (c *Call) begin(word string) *syntaxError {
 }
 
 // finish sorts the arguments that are no options.
-func (c *Call) finish(args []string) *syntaxError {
+func (c *commandLine) finish(args []string) *syntaxError {
 	if c.Help || c.Version {
 		c.Args = nil
 		return nil
@@ -656,7 +656,7 @@ func (c *Call) finish(args []string) *syntaxError {
 }
 
 // unknown is the error of an option that is not in the table.
-func (c *Call) unknown(table []Option, word, name string) *syntaxError {
+func (c *commandLine) unknown(table []Option, word, name string) *syntaxError {
 	e := c.failure(unknownOption, word, "unknown option %s", quote(word))
 	if strings.HasPrefix("--"+name, ownPrefix) {
 		e.Reason, e.Hint = misplacedOwn, "options of Palisade stand before all others"

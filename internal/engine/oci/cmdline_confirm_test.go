@@ -401,7 +401,7 @@ func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 }
 
 // why says what the version of the runtime does not have.
-func why(g *Grammar, p *peer, c *Call) string {
+func why(g *Grammar, p *peer, c *commandLine) string {
 	gone := func(since, until string) bool {
 		return since != "" && older(p.version, since) || until != "" && !older(p.version, until)
 	}
@@ -425,7 +425,7 @@ func why(g *Grammar, p *peer, c *Call) string {
 }
 
 // expect is the verdict that the runtime should give.
-func expect(g *Grammar, c *Call) verdict {
+func expect(g *Grammar, c *commandLine) verdict {
 	v := verdict{kind: "action", command: c.Command, args: c.positionals()}
 	switch {
 	case c.Help || c.Command == "help" && g.Syntax == syntaxGoFlag:

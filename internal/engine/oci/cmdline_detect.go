@@ -43,9 +43,9 @@ func (d Detected) grammar() (*Grammar, error) {
 	return nil, fmt.Errorf("no command line is known for runtime %q", d.Runtime)
 }
 
-// Cache keeps what was detected, by a key that changes with the file. A missing or
+// versionCache keeps what was detected, by a key that changes with the file. A missing or
 // damaged entry costs two calls of the runtime, no more.
-type Cache interface {
+type versionCache interface {
 	Load(key string) (Detected, bool)
 	Store(key string, d Detected)
 }
@@ -84,7 +84,7 @@ const (
 // each runtime either reads --name=value as it is meant or refuses it.
 //
 // The error is an [*unknownRuntimeError], or one of looking at the file.
-func detect(path string, cache Cache) (*Grammar, Detected, error) {
+func detect(path string, cache versionCache) (*Grammar, Detected, error) {
 	key, err := fileKey(path)
 	if err != nil {
 		return nil, Detected{}, err

@@ -13,7 +13,7 @@ import (
 //
 // Source: flag (Go), FlagSet.parseOne; urfave/cli v1.22 app.go, command.go,
 // context.go normalizeFlags.
-func parseGoFlag(g *Grammar, args []string) (*Call, error) {
+func parseGoFlag(g *Grammar, args []string) (*commandLine, error) {
 	switch g.Reorder {
 	case reorderDashes:
 		return asError(g.goFlag(args, reorderDashes))
@@ -46,15 +46,15 @@ func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 }
 
 // asError keeps a nil *syntaxError from becoming an error.
-func asError(c *Call, e *syntaxError) (*Call, error) {
+func asError(c *commandLine, e *syntaxError) (*commandLine, error) {
 	if e != nil {
 		return nil, e
 	}
 	return c, nil
 }
 
-func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *syntaxError) {
-	c := &Call{Grammar: g}
+func (g *Grammar) goFlag(args []string, how Reorder) (*commandLine, *syntaxError) {
+	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.goFlags(&c.Global, args)
 	if e != nil {
@@ -91,7 +91,7 @@ func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *syntaxError) {
 }
 
 // ask takes the options help and version out of o.
-func (c *Call) ask(o *Options) {
+func (c *commandLine) ask(o *Options) {
 	c.Help = o.Bool("help")
 	c.Version = o.Bool("version") && !c.Help
 	o.Delete("help")
@@ -99,7 +99,7 @@ func (c *Call) ask(o *Options) {
 }
 
 // goFlags reads the options at the front of args, and returns what follows them.
-func (c *Call) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
 	// The runtime refuses two names of one option, even with the same value.
 	form := map[*Option]string{}
 	for len(args) > 0 {

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 		grammar string
 		line    string
 		want    string // the rebuilt line
-		refused Reason
+		refused syntaxReason
 		id      string
 		role    Role
 	}{

@@ -186,7 +186,7 @@ func (w *wrapper) demandHost() DemandHost {
 }
 
 // demands refuses what the host cannot enforce, and says which label was asked for.
-func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
+func (w *wrapper) demands(d demand, spec *specs.Spec, r *launch.Request) error {
 	t := w.host.Target
 	h := w.demandHost()
 	if r.Policy.AppArmor.Profile != "" {

@@ -28,7 +28,7 @@ type Asked struct {
 	Value, By string
 }
 
-// Demand is what was asked for one container, by all who were asked together.
+// demand is what was asked for one container, by all who were asked together.
 //
 // Engines take a label or a profile that the host cannot enforce out of the
 // configuration, and say nothing. What was asked for is still written where the
@@ -39,7 +39,7 @@ type Asked struct {
 // which is met with the host's, and a level, which the registry gives to one
 // container only. It cannot take a demand of another source away, ask for no label,
 // or choose a type.
-type Demand struct {
+type demand struct {
 	// Request names the built-in policy that was asked for.
 	Request Asked
 	// Process and Mount are the labels that the engine put into the configuration;
@@ -95,22 +95,22 @@ const byConfiguration = "the configuration"
 // the container, which is looked for beside the root and the sources of mounts. All
 // of them are read, and all have to agree; a source that cannot be read, or an
 // unknown annotation of this project, is an error.
-func readDemand(s *specs.Spec, id string) (Demand, error) {
+func readDemand(s *specs.Spec, id string) (demand, error) {
 	options, err := dockerOptions(s, id)
 	if err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	return demandOf(s, options)
 }
 
 // demandOf combines a configuration and Docker's --security-opt.
-func demandOf(s *specs.Spec, options []string) (Demand, error) {
-	var d Demand
+func demandOf(s *specs.Spec, options []string) (demand, error) {
+	var d demand
 	if err := d.configuration(s); err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	if err := checkKeys(s.Annotations); err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	d.Request = Asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
 	// Docker's record first: what it says is the engine's word.
@@ -129,28 +129,28 @@ func demandOf(s *specs.Spec, options []string) (Demand, error) {
 			err = d.profile(Asked{Value: value, By: docker})
 		}
 		if err != nil {
-			return Demand{}, err
+			return demand{}, err
 		}
 	}
 	const podman = "podman --security-opt"
 	if v := s.Annotations[podmanLabel]; v != "" {
 		for part := range strings.SplitSeq(v, ",label=") {
 			if err := d.part(part, podman, false); err != nil {
-				return Demand{}, err
+				return demand{}, err
 			}
 		}
 	}
 	if err := d.profile(Asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	if v := s.Annotations[annotationSELinux]; v != "" {
 		for part := range strings.SplitSeq(v, ";") {
 			by := "annotation " + annotationSELinux
 			if noLabel(part) {
-				return Demand{}, fmt.Errorf("%s asks for no label (%q): an annotation can only tighten", by, part)
+				return demand{}, fmt.Errorf("%s asks for no label (%q): an annotation can only tighten", by, part)
 			}
 			if err := d.part(part, by, false); err != nil {
-				return Demand{}, err
+				return demand{}, err
 			}
 		}
 	}
@@ -177,7 +177,7 @@ func checkKeys(annotations map[string]string) error {
 }
 
 // configuration takes what the engine put into the configuration.
-func (d *Demand) configuration(s *specs.Spec) error {
+func (d *demand) configuration(s *specs.Spec) error {
 	parse := func(what, text string) (ctx selinux.Context, err error) {
 		if text == "" {
 			return ctx, nil
@@ -235,7 +235,7 @@ func noLabel(part string) bool { return part == "disable" || part == "nested" }
 // part adds one part of a label, "level:s0:c1,c2". Asking for no label asks for
 // nothing, and takes nothing away that another source asks for. Of a source that
 // is not the engine's own word a level counts alone.
-func (d *Demand) part(part, by string, own bool) error {
+func (d *demand) part(part, by string, own bool) error {
 	if noLabel(part) {
 		return nil
 	}
@@ -281,7 +281,7 @@ func (d *Demand) part(part, by string, own bool) error {
 // notOwn marks a choice by someone who may only confirm it.
 const notOwn = " (an annotation)"
 
-func (d *Demand) profile(a Asked) error {
+func (d *demand) profile(a Asked) error {
 	if a.Value == "unconfined" {
 		return nil // tighter is whatever another source asks for
 	}
@@ -368,7 +368,7 @@ type DemandHost struct {
 }
 
 // Check refuses what the host cannot enforce. The error wraps [errUnenforceable].
-func (d Demand) Check(h DemandHost) error {
+func (d demand) Check(h DemandHost) error {
 	if a := d.label(); a.Value != "" && !h.SELinux {
 		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, errUnenforceable)
 	}
@@ -390,7 +390,7 @@ func (d Demand) Check(h DemandHost) error {
 }
 
 // label is what was asked for of SELinux, and of whom, for errors.
-func (d Demand) label() Asked {
+func (d demand) label() Asked {
 	if d.Process != (selinux.Context{}) {
 		return Asked{d.Process.String(), byConfiguration}
 	}
@@ -412,7 +412,7 @@ func (d Demand) label() Asked {
 // has not put it into the configuration; its level is that of h when none was asked
 // for. given is false when the container gets what the host gives any container. The
 // error is for a user, role or type that an annotation may not choose.
-func (d Demand) Context(h DemandHost) (ctx selinux.Context, given bool, err error) {
+func (d demand) Context(h DemandHost) (ctx selinux.Context, given bool, err error) {
 	if !h.SELinux || d.Process != (selinux.Context{}) {
 		return ctx, false, nil
 	}
@@ -442,7 +442,7 @@ func (d Demand) Context(h DemandHost) (ctx selinux.Context, given bool, err erro
 // Claim is the level to reserve, in canonical form: the one that was asked for, or
 // that of the root, which the engine has labelled for a container that it would run
 // without a label. Empty asks for a level of the registry's choice.
-func (d Demand) Claim() string {
+func (d demand) Claim() string {
 	if d.Level.Value != "" || d.Process != (selinux.Context{}) {
 		return d.Level.Value
 	}
@@ -453,7 +453,7 @@ func (d Demand) Claim() string {
 // holds. The containers of a pod have one label, which the first holds, and engines
 // give one to all roots of containers that are to have none. A level that only an
 // annotation names is for one container: an image would choose whose files it reads.
-func (d Demand) mayBorrow(s *specs.Spec) bool {
+func (d demand) mayBorrow(s *specs.Spec) bool {
 	fromRoot := d.Level.Value == "" && d.Claim() != ""
 	return fromRoot || d.ByEngine && joins(s)
 }
@@ -477,7 +477,7 @@ func sharesSandbox(s *specs.Spec) bool {
 }
 
 // Policy is the host's policy, tightened by what the container asks for.
-func (d Demand) Policy(host policy.Policy) (policy.Policy, error) {
+func (d demand) Policy(host policy.Policy) (policy.Policy, error) {
 	if d.Request.Value == "" || d.Request.Value == host.Name {
 		return host, nil
 	}

@@ -243,7 +243,7 @@ func TestDemandPolicy(t *testing.T) {
 			t.Errorf("%q: %q, %v", request, p.Name, err)
 		}
 	}
-	if _, err := (Demand{Request: Asked{"lenient", "annotation"}}).Policy(policy.Default()); !errors.Is(err, policy.ErrUnknown) {
+	if _, err := (demand{Request: Asked{"lenient", "annotation"}}).Policy(policy.Default()); !errors.Is(err, policy.ErrUnknown) {
 		t.Error(err)
 	}
 }

@@ -53,11 +53,11 @@ func TestAside(t *testing.T) {
 		{"runc", "-5", []string{"run", "ID"}, 100},
 	} {
 		t.Setenv("LISTEN_FDS", tt.listen)
-		g := Runc(ReorderKnown)
+		g := runcGrammar(reorderKnownOptions)
 		if tt.grammar == "crun" {
-			g = Crun("1.8.1")
+			g = crunGrammar("1.8.1")
 		}
-		c, err := Parse(g, tt.words)
+		c, err := parse(g, tt.words)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,7 +47,7 @@ type wrapper struct {
 	cfg      settings.Settings
 	runtime  string
 	detected Detected
-	call     *Call
+	call     *commandLine
 	// caller is the working directory of whoever called.
 	caller string
 	dir    *state.Dir
@@ -205,7 +205,7 @@ func (w *wrapper) record() (rec state.Record, ours bool, err error) {
 type detectedCache struct{ file string }
 
 // detectedCache is nil where nothing can be kept.
-func (w *wrapper) detectedCache() Cache {
+func (w *wrapper) detectedCache() versionCache {
 	if w.cfg.State == "" {
 		return nil
 	}
