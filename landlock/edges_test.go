@@ -17,8 +17,20 @@ func TestEachRight(t *testing.T) {
 		abi                    int
 		fs, net, scopes, flags int // how many there are
 	}{
-		{-1, 0, 0, 0, 0}, {0, 0, 0, 0, 0}, {1, 13, 0, 0, 0}, {2, 14, 0, 0, 0}, {3, 15, 0, 0, 0}, {4, 15, 2, 0, 0}, {5, 16, 2, 0, 0}, {6, 16, 2, 2, 0},
-		{7, 16, 2, 2, 3}, {8, 16, 2, 2, 4}, {9, 17, 2, 2, 4}, {10, 17, 4, 2, 4}, {11, 17, 4, 2, 4}, {1000, 17, 4, 2, 4},
+		{-1, 0, 0, 0, 0},
+		{0, 0, 0, 0, 0},
+		{1, 13, 0, 0, 0},
+		{2, 14, 0, 0, 0},
+		{3, 15, 0, 0, 0},
+		{4, 15, 2, 0, 0},
+		{5, 16, 2, 0, 0},
+		{6, 16, 2, 2, 0},
+		{7, 16, 2, 2, 3},
+		{8, 16, 2, 2, 4},
+		{9, 17, 2, 2, 4},
+		{10, 17, 4, 2, 4},
+		{11, 17, 4, 2, 4},
+		{1000, 17, 4, 2, 4},
 	} {
 		for what, n := range map[string][2]int{
 			"files": {bits.OnesCount64(uint64(FSAt(tt.abi))), tt.fs}, "ports": {bits.OnesCount64(uint64(NetAt(tt.abi))), tt.net},
@@ -36,10 +48,33 @@ func TestEachRight(t *testing.T) {
 	for _, tt := range []struct {
 		got, want uint64
 	}{
-		{uint64(Execute), 1}, {uint64(WriteFile), 2}, {uint64(ReadFile), 4}, {uint64(ReadDir), 8}, {uint64(RemoveDir), 16}, {uint64(RemoveFile), 32}, {uint64(MakeChar), 64}, {uint64(MakeDir), 128},
-		{uint64(MakeReg), 256}, {uint64(MakeSock), 512}, {uint64(MakeFifo), 1024}, {uint64(MakeBlock), 2048}, {uint64(MakeSym), 4096}, {uint64(Refer), 8192}, {uint64(Truncate), 16384}, {uint64(IoctlDev), 32768},
-		{uint64(ResolveUnix), 65536}, {uint64(BindTCP), 1}, {uint64(ConnectTCP), 2}, {uint64(BindUDP), 4}, {uint64(ConnectSendUDP), 8}, {uint64(AbstractUnixSocket), 1}, {uint64(Signal), 2},
-		{uint64(FileRights), uint64(Execute | WriteFile | ReadFile | Truncate | IoctlDev | ResolveUnix)}, {uint64(AllFS), 1<<17 - 1}, {uint64(AllNet), 15}, {uint64(AllScopes), 3},
+		{uint64(Execute), 1},
+		{uint64(WriteFile), 2},
+		{uint64(ReadFile), 4},
+		{uint64(ReadDir), 8},
+		{uint64(RemoveDir), 16},
+		{uint64(RemoveFile), 32},
+		{uint64(MakeChar), 64},
+		{uint64(MakeDir), 128},
+		{uint64(MakeReg), 256},
+		{uint64(MakeSock), 512},
+		{uint64(MakeFifo), 1024},
+		{uint64(MakeBlock), 2048},
+		{uint64(MakeSym), 4096},
+		{uint64(Refer), 8192},
+		{uint64(Truncate), 16384},
+		{uint64(IoctlDev), 32768},
+		{uint64(ResolveUnix), 65536},
+		{uint64(BindTCP), 1},
+		{uint64(ConnectTCP), 2},
+		{uint64(BindUDP), 4},
+		{uint64(ConnectSendUDP), 8},
+		{uint64(AbstractUnixSocket), 1},
+		{uint64(Signal), 2},
+		{uint64(FileRights), uint64(Execute | WriteFile | ReadFile | Truncate | IoctlDev | ResolveUnix)},
+		{uint64(AllFS), 1<<17 - 1},
+		{uint64(AllNet), 15},
+		{uint64(AllScopes), 3},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%#x, want %#x", tt.got, tt.want)
@@ -188,8 +223,16 @@ func TestSides(t *testing.T) {
 		}
 	}
 	for _, q := range []ReparentRequest{
-		{Old: "", New: "/e/b"}, {Old: "/d/a", New: ""}, {Old: "d/a", New: "/e/b"}, {Old: "/d/a", New: "e/b"}, {Old: "/d//a", New: "/e/b"}, {Old: "/", New: "/e"}, {Old: "/d", New: "/"},
-		{Old: "/d/a", New: "/e/b", Exchange: true}, {Old: "/d/a", New: "/e/b", Exchange: true, Over: true, Link: true}, {Old: "/d/a", New: "/d/b", Exchange: true},
+		{Old: "", New: "/e/b"},
+		{Old: "/d/a", New: ""},
+		{Old: "d/a", New: "/e/b"},
+		{Old: "/d/a", New: "e/b"},
+		{Old: "/d//a", New: "/e/b"},
+		{Old: "/", New: "/e"},
+		{Old: "/d", New: "/"},
+		{Old: "/d/a", New: "/e/b", Exchange: true},
+		{Old: "/d/a", New: "/e/b", Exchange: true, Over: true, Link: true},
+		{Old: "/d/a", New: "/d/b", Exchange: true},
 	} {
 		if got := denying(t, Execute).Decide(q); got.Allowed || got.Errno != "EINVAL" || got.Blockers != nil {
 			t.Errorf("%+v: %+v", q, got)

@@ -171,9 +171,12 @@ func TestFaults(t *testing.T) {
 		{ID: "foreign:docker:d", Level: "s0:c15,c16", State: Foreign},
 	}
 	seen := []Observation{
-		{Source: "docker", ID: "new", Level: "s0:c17,c18"}, {Source: "podman", ID: "p", Level: "s0:c11,c12"},
-		{Source: "libvirt", ID: "v", Level: "s0:c1,c2,c3"}, {Source: "crio", ID: "one", Level: "s0:c1,c2"},
-		{Source: "crio", ID: "two", Level: "s0:c1,c2"}, {Source: "crio", ID: "sub", Level: "s0:c20,c21"},
+		{Source: "docker", ID: "new", Level: "s0:c17,c18"},
+		{Source: "podman", ID: "p", Level: "s0:c11,c12"},
+		{Source: "libvirt", ID: "v", Level: "s0:c1,c2,c3"},
+		{Source: "crio", ID: "one", Level: "s0:c1,c2"},
+		{Source: "crio", ID: "two", Level: "s0:c1,c2"},
+		{Source: "crio", ID: "sub", Level: "s0:c20,c21"},
 		{Source: "crio", ID: "member", Level: "s0:c9,c10"},
 	}
 	reserve := func(c Claim) func(*Registry) error {
@@ -373,29 +376,38 @@ func TestNew(t *testing.T) {
 		{"a new group", nil, Claim{Shared: "g"}, []string{"shared:g s0:c0,c1 bound members=1", "x s0:c0,c1 reserved group=g"}},
 		{"a new group by level", nil, Claim{Shared: "g", Level: "s0:c8,c7"}, []string{"shared:g s0:c7,c8 bound members=1", "x s0:c7,c8 reserved group=g"}},
 		{
-			"a member more", []Record{{ID: "a", Level: "s0:c7,c8", State: Bound, Group: "g"}, {ID: "shared:g", Level: "s0:c7,c8", State: Bound, Members: 1}},
+			"a member more",
+			[]Record{{ID: "a", Level: "s0:c7,c8", State: Bound, Group: "g"}, {ID: "shared:g", Level: "s0:c7,c8", State: Bound, Members: 1}},
 			Claim{Shared: "g", Level: "s0:c8,c7"},
 			[]string{"a s0:c7,c8 bound group=g", "shared:g s0:c7,c8 bound members=2", "x s0:c7,c8 reserved group=g"},
 		},
 		{"a group's other level", []Record{{ID: "shared:g", Level: "s0:c7,c8", State: Bound, Members: 1}}, Claim{Shared: "g", Level: "s0:c1,c2"}, []string{"group g has s0:c7,c8, not s0:c1,c2"}},
 		{"a group's malformed level", []Record{{ID: "shared:g", Level: "s0:c7,c8", State: Bound, Members: 1}}, Claim{Shared: "g", Level: "x"}, []string{"group g has s0:c7,c8, not x"}},
 		{
-			"one of two contents", []Record{draining}, Claim{Content: []string{"/a"}},
+			"one of two contents",
+			[]Record{draining},
+			Claim{Content: []string{"/a"}},
 			[]string{"old s0:c5,c6 draining content=/b", "x s0:c0,c1 reserved content=/a"},
 		},
 		{
-			"both contents", []Record{draining}, Claim{Content: []string{"/b", "/a"}},
+			"both contents",
+			[]Record{draining},
+			Claim{Content: []string{"/b", "/a"}},
 			[]string{"quarantine:s0:c5,c6 s0:c5,c6 quarantine last=old", "x s0:c0,c1 reserved content=/a,/b"},
 		},
 		{"content of a live one", []Record{{ID: "old", Level: "s0:c5,c6", State: Reserved, Content: []string{"/a"}}}, Claim{Content: []string{"/a"}}, []string{"/a carries the label of old, which is reserved"}},
 		{
-			"content of one's group", []Record{
+			"content of one's group",
+			[]Record{
 				{ID: "a", Level: "s0:c7,c8", State: Bound, Group: "g", Content: []string{"/a"}}, {ID: "shared:g", Level: "s0:c7,c8", State: Bound, Members: 1},
-			}, Claim{Shared: "g", Content: []string{"/a", "/c"}},
+			},
+			Claim{Shared: "g", Content: []string{"/a", "/c"}},
 			[]string{"a s0:c7,c8 bound group=g content=/a", "shared:g s0:c7,c8 bound members=2", "x s0:c7,c8 reserved group=g content=/a,/c"},
 		},
 		{
-			"the last one's rest", []Record{{ID: "quarantine:s0:c1,c2", Level: "s0:c1,c2", State: Quarantine, Last: "x"}}, Claim{Level: "s0:c2,c1"},
+			"the last one's rest",
+			[]Record{{ID: "quarantine:s0:c1,c2", Level: "s0:c1,c2", State: Quarantine, Last: "x"}},
+			Claim{Level: "s0:c2,c1"},
 			[]string{"x s0:c1,c2 reserved"},
 		},
 		{"another one's rest", []Record{{ID: "quarantine:s0:c1,c2", Level: "s0:c1,c2", State: Quarantine, Last: "y"}}, Claim{Level: "s0:c2,c1"}, []string{"is held by quarantine:s0:c1,c2"}},
@@ -404,7 +416,9 @@ func TestNew(t *testing.T) {
 		{"seen with another", []Record{{ID: "foreign:docker:yx", Level: "s0:c1,c2", State: Foreign}}, Claim{Level: "s0:c2,c1"}, []string{"is held by foreign:docker:yx"}},
 		{"held under such a name", []Record{{ID: "shared:x", Level: "s0:c1,c2", State: Bound}}, Claim{Level: "s0:c2,c1"}, []string{"is held by shared:x"}},
 		{
-			"rests beside a triple", []Record{{ID: "q", Level: "s0:c1.c3", State: Quarantine, Since: start.Add(-DefaultQuarantine)}}, Claim{Level: "s0:c1,c2"},
+			"rests beside a triple",
+			[]Record{{ID: "q", Level: "s0:c1.c3", State: Quarantine, Since: start.Add(-DefaultQuarantine)}},
+			Claim{Level: "s0:c1,c2"},
 			[]string{"q s0:c1.c3 quarantine +-1m0s", "x s0:c1,c2 reserved"},
 		},
 		{"a triple that still rests", []Record{{ID: "q", Level: "s0:c1.c3", State: Quarantine, Since: start.Add(time.Second - DefaultQuarantine)}}, Claim{Level: "s0:c1,c2"}, []string{"is dominated by s0:c1.c3, which q holds"}},
@@ -492,12 +506,16 @@ func TestReleases(t *testing.T) {
 		{"nobody", []Record{{ID: "a", Level: "s0:c1,c2", State: Bound}}, "b", 0, []string{"a s0:c1,c2 bound"}},
 		{"a lost group", []Record{{ID: "a", Level: "s0:c1,c2", State: Bound, Group: "g"}}, "a", 0, nil},
 		{
-			"one of two", []Record{{ID: "a", Level: "s0:c1,c2", State: Bound, Group: "g"}, {ID: "b", Level: "s0:c1,c2", State: Bound, Group: "g"}, {ID: "shared:g", Level: "s0:c1,c2", State: Bound, Members: 2}},
-			"a", 0, []string{"b s0:c1,c2 bound group=g", "shared:g s0:c1,c2 bound members=1"},
+			"one of two",
+			[]Record{{ID: "a", Level: "s0:c1,c2", State: Bound, Group: "g"}, {ID: "b", Level: "s0:c1,c2", State: Bound, Group: "g"}, {ID: "shared:g", Level: "s0:c1,c2", State: Bound, Members: 2}},
+			"a", 0,
+			[]string{"b s0:c1,c2 bound group=g", "shared:g s0:c1,c2 bound members=1"},
 		},
 		{
-			"the last", []Record{{ID: "a", Level: "s0:c1,c2", State: Reserved, Group: "g"}, {ID: "shared:g", Level: "s0:c1,c2", State: Bound, Members: 1}},
-			"a", 0, []string{"quarantine:s0:c1,c2 s0:c1,c2 quarantine last=shared:g"},
+			"the last",
+			[]Record{{ID: "a", Level: "s0:c1,c2", State: Reserved, Group: "g"}, {ID: "shared:g", Level: "s0:c1,c2", State: Bound, Members: 1}},
+			"a", 0,
+			[]string{"quarantine:s0:c1,c2 s0:c1,c2 quarantine last=shared:g"},
 		},
 	} {
 		e := newEdge(t, tt.records...)

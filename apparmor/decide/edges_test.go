@@ -666,7 +666,11 @@ func TestDiffs(t *testing.T) {
 		return compiled(t, "profile p "+text+" { }", compile.Options{}).Blobs()[0]
 	}
 	for _, tt := range []struct{ a, b, want string }{
-		{"", "", ""}, {"/x*", "/x*", ""}, {"", "/x*", "the second attaches to /x"}, {"/x*", "", "the second no longer attaches to /x"}, {"/x*", "/xy*", "the second no longer attaches to /x"},
+		{"", "", ""},
+		{"/x*", "/x*", ""},
+		{"", "/x*", "the second attaches to /x"},
+		{"/x*", "", "the second no longer attaches to /x"},
+		{"/x*", "/xy*", "the second no longer attaches to /x"},
 		{"/xy*", "/x*", "the second attaches to /x"},
 	} {
 		c, err := diffAttachment("p", attach(tt.a), attach(tt.b))
