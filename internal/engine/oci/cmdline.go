@@ -10,26 +10,26 @@ import (
 	"strings"
 )
 
-// Syntax is the library by whose rules a runtime reads its command line.
-type Syntax uint8
+// syntax is the library by whose rules a runtime reads its command line.
+type syntax uint8
 
 const (
 	// syntaxGoFlag is urfave/cli version 1 over package flag of Go, as in runc.
-	syntaxGoFlag Syntax = iota + 1
+	syntaxGoFlag syntax = iota + 1
 	// syntaxArgp is argp over getopt_long of the GNU C library, as in crun.
 	syntaxArgp
 	// syntaxClap is clap version 4, as in youki.
 	syntaxClap
 )
 
-// Reorder is how syntaxGoFlag moves options of a command in front of its other
+// reordering is how syntaxGoFlag moves options of a command in front of its other
 // arguments. It belongs to the version of urfave/cli that a runtime was built
 // with, which distributions choose apart from the runtime's version.
-type Reorder uint8
+type reordering uint8
 
 const (
 	// reorderUnknown takes what both ways read the same, and refuses the rest.
-	reorderUnknown Reorder = iota
+	reorderUnknown reordering = iota
 	// reorderDashes moves each word with a dash (urfave/cli 1.22.1).
 	reorderDashes
 	// reorderKnownOptions moves known options (urfave/cli 1.22.12 to 1.22.17).
@@ -102,13 +102,13 @@ type Base uint8
 const (
 	// noPath is the base of a value that is no path.
 	noPath Base = iota
-	// Caller is the working directory of the caller.
-	Caller
-	// Bundle is the bundle: the runtime changes its directory before it uses the path.
-	Bundle
-	// Container is the bundle of the container that the command is about, as the
+	// callerBase is the working directory of the caller.
+	callerBase
+	// bundleBase is the bundle: the runtime changes its directory before it uses the path.
+	bundleBase
+	// containerBase is the bundle of the container that the command is about, as the
 	// runtime recorded it.
-	Container
+	containerBase
 	// imageBase is the folder of the checkpoint.
 	imageBase
 	// stateBase is the container's folder below the runtime's state root.
@@ -158,8 +158,8 @@ type Option struct {
 	Help string
 }
 
-// Command is one command of a runtime.
-type Command struct {
+// command is one command of a runtime.
+type command struct {
 	Name    string
 	Aliases []string
 	Role    Role
@@ -182,23 +182,23 @@ type Command struct {
 	Help    string
 }
 
-// Grammar is the command line of one runtime.
-type Grammar struct {
+// grammar is the command line of one runtime.
+type grammar struct {
 	// Runtime is runc, crun or youki.
 	Runtime string
 	// Version is the one that the grammar was made for; empty for the union of all.
 	Version string
-	Syntax  Syntax
-	Reorder Reorder
+	Syntax  syntax
+	Reorder reordering
 	// Options stand before the command.
 	Options  []Option
-	Commands []Command
+	Commands []command
 	// IDChars are the characters of a container's ID besides letters and digits.
 	IDChars string
 }
 
 // Command returns the command of that name, or nil.
-func (g *Grammar) Command(name string) *Command {
+func (g *grammar) Command(name string) *command {
 	for i := range g.Commands {
 		if c := &g.Commands[i]; c.Name == name || slices.Contains(c.Aliases, name) {
 			return c
@@ -267,7 +267,7 @@ const maxID = 255
 
 // validID reports what is wrong with an ID. The characters are those of runc and
 // of crun since 1.28; older versions of crun take more.
-func (g *Grammar) validID(id string) string {
+func (g *grammar) validID(id string) string {
 	switch {
 	case id == "":
 		return "the container ID is empty"
@@ -424,7 +424,7 @@ func (o *Options) settle() {
 
 // commandLine is a command line that was understood.
 type commandLine struct {
-	Grammar *Grammar
+	Grammar *grammar
 	// Global are the options before the command.
 	Global Options
 	// Command is the canonical name; empty for none.
@@ -444,7 +444,7 @@ type commandLine struct {
 	// Args are the arguments after the ID: of exec the command.
 	Args []string
 
-	command *Command
+	command *command
 }
 
 // Role is what the command does. One that only prints its help has rolePass.
@@ -510,7 +510,7 @@ func (c *commandLine) argv() []string {
 	return out
 }
 
-func (g *Grammar) words(out []string, o *Options) []string {
+func (g *grammar) words(out []string, o *Options) []string {
 	for _, s := range o.set {
 		name := "--" + s.opt.Name
 		switch {
@@ -559,7 +559,7 @@ func takeOwn(args []string) (own map[string]string, rest []string, err error) {
 // parse reads a command line, without the name of the program and without
 // Palisade's own options. Each word is understood as the runtime would understand
 // it, or refused with a *syntaxError.
-func parse(g *Grammar, args []string) (*commandLine, error) {
+func parse(g *grammar, args []string) (*commandLine, error) {
 	switch g.Syntax {
 	case syntaxGoFlag:
 		return parseGoFlag(g, args)

@@ -13,11 +13,11 @@ import (
 //
 // Source: glibc argp/argp-parse.c, parser_parse_next; posix/getopt.c,
 // process_long_option, _getopt_internal_r (2.36).
-func parseArgp(g *Grammar, args []string) (*commandLine, error) {
+func parseArgp(g *grammar, args []string) (*commandLine, error) {
 	return asError(g.argp(args))
 }
 
-func (g *Grammar) argp(args []string) (*commandLine, *syntaxError) {
+func (g *grammar) argp(args []string) (*commandLine, *syntaxError) {
 	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.argpOptions(&c.Global, args)

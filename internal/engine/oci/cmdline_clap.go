@@ -13,11 +13,11 @@ import (
 //
 // Source: clap_builder 4.6, src/parser/parser.rs, get_matches_with, parse_long_arg,
 // parse_short_arg.
-func parseClap(g *Grammar, args []string) (*commandLine, error) {
+func parseClap(g *grammar, args []string) (*commandLine, error) {
 	return asError(g.clap(args))
 }
 
-func (g *Grammar) clap(args []string) (*commandLine, *syntaxError) {
+func (g *grammar) clap(args []string) (*commandLine, *syntaxError) {
 	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	for len(args) > 0 && isDashed(args[0]) {

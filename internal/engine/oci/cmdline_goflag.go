@@ -13,7 +13,7 @@ import (
 //
 // Source: flag (Go), FlagSet.parseOne; urfave/cli v1.22 app.go, command.go,
 // context.go normalizeFlags.
-func parseGoFlag(g *Grammar, args []string) (*commandLine, error) {
+func parseGoFlag(g *grammar, args []string) (*commandLine, error) {
 	switch g.Reorder {
 	case reorderDashes:
 		return asError(g.goFlag(args, reorderDashes))
@@ -53,7 +53,7 @@ func asError(c *commandLine, e *syntaxError) (*commandLine, error) {
 	return c, nil
 }
 
-func (g *Grammar) goFlag(args []string, how Reorder) (*commandLine, *syntaxError) {
+func (g *grammar) goFlag(args []string, how reordering) (*commandLine, *syntaxError) {
 	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.goFlags(&c.Global, args)
@@ -192,7 +192,7 @@ func reorderDash(args []string) []string {
 // behind it unless that is an option of the command.
 //
 // Source: urfave/cli v1.22.17, command.go reorderArgs, argIsFlag.
-func reorderKnown(cmd *Command, args []string) []string {
+func reorderKnown(cmd *command, args []string) []string {
 	var front, back []string
 	value := false
 	for i, word := range args {
@@ -217,7 +217,7 @@ func reorderKnown(cmd *Command, args []string) []string {
 
 // knownOption reports whether a word names an option of the command, with one or
 // two dashes, or with three.
-func knownOption(cmd *Command, word string) bool {
+func knownOption(cmd *command, word string) bool {
 	if word == "-" || word == "--" || !strings.HasPrefix(word, "-") {
 		return false
 	}

@@ -177,9 +177,9 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 }
 
 // demandHost is what the host can enforce.
-func (w *wrapper) demandHost() DemandHost {
+func (w *wrapper) demandHost() demandHost {
 	t := w.host.Target
-	return DemandHost{
+	return demandHost{
 		SELinux: t.SELinux.On() == target.Yes, AppArmor: t.AppArmor.On() == target.Yes,
 		Loaded: func(name string) bool { return t.AppArmor.Enforces(name) == target.Yes },
 	}

@@ -23,8 +23,8 @@ import (
 // errUnenforceable is the reason of a refusal of what the host cannot enforce.
 var errUnenforceable = errors.New("the host cannot enforce it")
 
-// Asked is one value that was asked for, and of whom; the zero value is none.
-type Asked struct {
+// asked is one value that was asked for, and of whom; the zero value is none.
+type asked struct {
 	Value, By string
 }
 
@@ -41,18 +41,18 @@ type Asked struct {
 // or choose a type.
 type demand struct {
 	// Request names the built-in policy that was asked for.
-	Request Asked
+	Request asked
 	// Process and Mount are the labels that the engine put into the configuration;
 	// zero for none.
 	Process, Mount selinux.Context
 	// Type, User and Role were asked for in addition.
-	User, Role, Type Asked
+	User, Role, Type asked
 	// Level is a level in canonical form, with categories. ByEngine is one that the
 	// engine or its user chose, and not an annotation alone.
-	Level    Asked
+	Level    asked
 	ByEngine bool
 	// AppArmor is the name of a profile.
-	AppArmor Asked
+	AppArmor asked
 }
 
 // A conflictError is two sources that ask for different things, neither of which is
@@ -60,7 +60,7 @@ type demand struct {
 type conflictError struct {
 	// What is "SELinux level", for example.
 	What          string
-	First, Second Asked
+	First, Second asked
 }
 
 func (e *conflictError) Error() string {
@@ -68,7 +68,7 @@ func (e *conflictError) Error() string {
 }
 
 // put adds what another source asks for.
-func (a *Asked) put(what string, b Asked) error {
+func (a *asked) put(what string, b asked) error {
 	switch {
 	case b.Value == "" || a.Value == b.Value:
 		return nil
@@ -112,7 +112,7 @@ func demandOf(s *specs.Spec, options []string) (demand, error) {
 	if err := checkKeys(s.Annotations); err != nil {
 		return demand{}, err
 	}
-	d.Request = Asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
+	d.Request = asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
 	// Docker's record first: what it says is the engine's word.
 	const docker = "docker --security-opt"
 	for _, o := range options {
@@ -126,7 +126,7 @@ func demandOf(s *specs.Spec, options []string) (demand, error) {
 		case "label":
 			err = d.part(value, docker, true)
 		case "apparmor":
-			err = d.profile(Asked{Value: value, By: docker})
+			err = d.profile(asked{Value: value, By: docker})
 		}
 		if err != nil {
 			return demand{}, err
@@ -140,7 +140,7 @@ func demandOf(s *specs.Spec, options []string) (demand, error) {
 			}
 		}
 	}
-	if err := d.profile(Asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
+	if err := d.profile(asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
 		return demand{}, err
 	}
 	if v := s.Annotations[annotationSELinux]; v != "" {
@@ -203,10 +203,10 @@ func (d *demand) configuration(s *specs.Spec) error {
 		return err
 	}
 	if d.Process != (selinux.Context{}) {
-		d.User, d.Role, d.Type = Asked{d.Process.User, byConfiguration}, Asked{d.Process.Role, byConfiguration}, Asked{d.Process.Type, byConfiguration}
-		d.Level, d.ByEngine = Asked{levelOf(d.Process), byConfiguration}, true
+		d.User, d.Role, d.Type = asked{d.Process.User, byConfiguration}, asked{d.Process.Role, byConfiguration}, asked{d.Process.Type, byConfiguration}
+		d.Level, d.ByEngine = asked{levelOf(d.Process), byConfiguration}, true
 	}
-	return d.profile(Asked{Value: s.Process.ApparmorProfile, By: byConfiguration})
+	return d.profile(asked{Value: s.Process.ApparmorProfile, By: byConfiguration})
 }
 
 // levelOf is the level of a context, in canonical form; empty for one without
@@ -243,7 +243,7 @@ func (d *demand) part(part, by string, own bool) error {
 	if !ok || value == "" {
 		return fmt.Errorf("%s: label %q: want NAME:VALUE", by, part)
 	}
-	var to *Asked
+	var to *asked
 	switch name {
 	case "level":
 		r, err := selinux.ParseRange(value)
@@ -258,7 +258,7 @@ func (d *demand) part(part, by string, own bool) error {
 			return nil // less than any level that the registry gives
 		}
 		d.ByEngine = d.ByEngine || own
-		return d.Level.put("SELinux level", Asked{l.String(), by})
+		return d.Level.put("SELinux level", asked{l.String(), by})
 	case "user":
 		to = &d.User
 	case "role":
@@ -272,16 +272,16 @@ func (d *demand) part(part, by string, own bool) error {
 	}
 	if !own && to.Value == "" {
 		// Not known to be tighter than what the container gets without it.
-		*to = Asked{Value: value, By: by + notOwn}
+		*to = asked{Value: value, By: by + notOwn}
 		return nil
 	}
-	return to.put("SELinux "+name, Asked{value, by})
+	return to.put("SELinux "+name, asked{value, by})
 }
 
 // notOwn marks a choice by someone who may only confirm it.
 const notOwn = " (an annotation)"
 
-func (d *demand) profile(a Asked) error {
+func (d *demand) profile(a asked) error {
 	if a.Value == "unconfined" {
 		return nil // tighter is whatever another source asks for
 	}
@@ -354,8 +354,8 @@ func readRecord(name string) ([]byte, error) {
 	return b, err
 }
 
-// DemandHost is what of the host decides whether a demand can be met.
-type DemandHost struct {
+// demandHost is what of the host decides whether a demand can be met.
+type demandHost struct {
 	SELinux bool
 	// ProcessContext is what the host's policy gives containers; zero without SELinux.
 	ProcessContext selinux.Context
@@ -368,7 +368,7 @@ type DemandHost struct {
 }
 
 // Check refuses what the host cannot enforce. The error wraps [errUnenforceable].
-func (d demand) Check(h DemandHost) error {
+func (d demand) Check(h demandHost) error {
 	if a := d.label(); a.Value != "" && !h.SELinux {
 		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, errUnenforceable)
 	}
@@ -390,29 +390,29 @@ func (d demand) Check(h DemandHost) error {
 }
 
 // label is what was asked for of SELinux, and of whom, for errors.
-func (d demand) label() Asked {
+func (d demand) label() asked {
 	if d.Process != (selinux.Context{}) {
-		return Asked{d.Process.String(), byConfiguration}
+		return asked{d.Process.String(), byConfiguration}
 	}
 	var parts []string
 	by := ""
 	for _, p := range []struct {
 		name string
-		Asked
+		asked
 	}{{"user", d.User}, {"role", d.Role}, {"type", d.Type}, {"level", d.Level}} {
 		if p.Value != "" {
 			parts = append(parts, p.name+":"+p.Value)
 			by = strings.TrimSuffix(p.By, notOwn)
 		}
 	}
-	return Asked{strings.Join(parts, " "), by}
+	return asked{strings.Join(parts, " "), by}
 }
 
 // Context is the label that was asked for on a host with SELinux, where the engine
 // has not put it into the configuration; its level is that of h when none was asked
 // for. given is false when the container gets what the host gives any container. The
 // error is for a user, role or type that an annotation may not choose.
-func (d demand) Context(h DemandHost) (ctx selinux.Context, given bool, err error) {
+func (d demand) Context(h demandHost) (ctx selinux.Context, given bool, err error) {
 	if !h.SELinux || d.Process != (selinux.Context{}) {
 		return ctx, false, nil
 	}
@@ -420,7 +420,7 @@ func (d demand) Context(h DemandHost) (ctx selinux.Context, given bool, err erro
 	for _, p := range []struct {
 		name string
 		to   *string
-		Asked
+		asked
 	}{{"user", &ctx.User, d.User}, {"role", &ctx.Role, d.Role}, {"type", &ctx.Type, d.Type}} {
 		if by, annotation := strings.CutSuffix(p.By, notOwn); annotation && p.Value != *p.to {
 			return ctx, false, fmt.Errorf("SELinux %s %q, asked for by %s: an annotation can only tighten, and this host gives containers %q", p.name, p.Value, by, *p.to)
