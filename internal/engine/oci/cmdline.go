@@ -10,26 +10,26 @@ import (
 	"strings"
 )
 
-// Syntax is the library by whose rules a runtime reads its command line.
-type Syntax uint8
+// syntax is the library by whose rules a runtime reads its command line.
+type syntax uint8
 
 const (
 	// syntaxGoFlag is urfave/cli version 1 over package flag of Go, as in runc.
-	syntaxGoFlag Syntax = iota + 1
+	syntaxGoFlag syntax = iota + 1
 	// syntaxArgp is argp over getopt_long of the GNU C library, as in crun.
 	syntaxArgp
 	// syntaxClap is clap version 4, as in youki.
 	syntaxClap
 )
 
-// Reorder is how syntaxGoFlag moves options of a command in front of its other
+// reordering is how syntaxGoFlag moves options of a command in front of its other
 // arguments. It belongs to the version of urfave/cli that a runtime was built
 // with, which distributions choose apart from the runtime's version.
-type Reorder uint8
+type reordering uint8
 
 const (
 	// reorderUnknown takes what both ways read the same, and refuses the rest.
-	reorderUnknown Reorder = iota
+	reorderUnknown reordering = iota
 	// reorderDashes moves each word with a dash (urfave/cli 1.22.1).
 	reorderDashes
 	// reorderKnownOptions moves known options (urfave/cli 1.22.12 to 1.22.17).
@@ -102,13 +102,13 @@ type Base uint8
 const (
 	// noPath is the base of a value that is no path.
 	noPath Base = iota
-	// Caller is the working directory of the caller.
-	Caller
-	// Bundle is the bundle: the runtime changes its directory before it uses the path.
-	Bundle
-	// Container is the bundle of the container that the command is about, as the
+	// callerBase is the working directory of the caller.
+	callerBase
+	// bundleBase is the bundle: the runtime changes its directory before it uses the path.
+	bundleBase
+	// containerBase is the bundle of the container that the command is about, as the
 	// runtime recorded it.
-	Container
+	containerBase
 	// imageBase is the folder of the checkpoint.
 	imageBase
 	// stateBase is the container's folder below the runtime's state root.
@@ -158,8 +158,8 @@ type Option struct {
 	Help string
 }
 
-// Command is one command of a runtime.
-type Command struct {
+// command is one command of a runtime.
+type command struct {
 	Name    string
 	Aliases []string
 	Role    Role
@@ -182,23 +182,23 @@ type Command struct {
 	Help    string
 }
 
-// Grammar is the command line of one runtime.
-type Grammar struct {
+// grammar is the command line of one runtime.
+type grammar struct {
 	// Runtime is runc, crun or youki.
 	Runtime string
 	// Version is the one that the grammar was made for; empty for the union of all.
 	Version string
-	Syntax  Syntax
-	Reorder Reorder
+	Syntax  syntax
+	Reorder reordering
 	// Options stand before the command.
 	Options  []Option
-	Commands []Command
+	Commands []command
 	// IDChars are the characters of a container's ID besides letters and digits.
 	IDChars string
 }
 
 // Command returns the command of that name, or nil.
-func (g *Grammar) Command(name string) *Command {
+func (g *grammar) Command(name string) *command {
 	for i := range g.Commands {
 		if c := &g.Commands[i]; c.Name == name || slices.Contains(c.Aliases, name) {
 			return c
@@ -207,11 +207,11 @@ func (g *Grammar) Command(name string) *Command {
 	return nil
 }
 
-// Reason is why a command line was refused.
-type Reason uint8
+// syntaxReason is why a command line was refused.
+type syntaxReason uint8
 
 const (
-	unknownOption Reason = iota + 1
+	unknownOption syntaxReason = iota + 1
 	unknownCommand
 	ambiguousOption
 	missingValue
@@ -230,7 +230,7 @@ const (
 type syntaxError struct {
 	Runtime string
 	Command string
-	Reason  Reason
+	Reason  syntaxReason
 	// Word is the word of the command line that was not understood.
 	Word string
 	// Detail says what is wrong with it.
@@ -267,7 +267,7 @@ const maxID = 255
 
 // validID reports what is wrong with an ID. The characters are those of runc and
 // of crun since 1.28; older versions of crun take more.
-func (g *Grammar) validID(id string) string {
+func (g *grammar) validID(id string) string {
 	switch {
 	case id == "":
 		return "the container ID is empty"
@@ -422,9 +422,9 @@ func (o *Options) settle() {
 	o.set, o.seen = slices.Delete(o.set, 0, keep), nil
 }
 
-// Call is a command line that was understood.
-type Call struct {
-	Grammar *Grammar
+// commandLine is a command line that was understood.
+type commandLine struct {
+	Grammar *grammar
 	// Global are the options before the command.
 	Global Options
 	// Command is the canonical name; empty for none.
@@ -444,11 +444,11 @@ type Call struct {
 	// Args are the arguments after the ID: of exec the command.
 	Args []string
 
-	command *Command
+	command *command
 }
 
 // Role is what the command does. One that only prints its help has rolePass.
-func (c *Call) Role() Role {
+func (c *commandLine) Role() Role {
 	if c.command == nil || c.Help || c.Version {
 		return rolePass
 	}
@@ -457,7 +457,7 @@ func (c *Call) Role() Role {
 
 // helpTopic reports whether the command line asks for help only, and for that of
 // which command; empty for all.
-func (c *Call) helpTopic() (command string, asked bool) {
+func (c *commandLine) helpTopic() (command string, asked bool) {
 	switch {
 	case c.Help:
 		return c.Command, true
@@ -468,7 +468,7 @@ func (c *Call) helpTopic() (command string, asked bool) {
 }
 
 // positionals are the arguments that are no options.
-func (c *Call) positionals() []string {
+func (c *commandLine) positionals() []string {
 	var out []string
 	if c.command != nil && !c.Help && !c.Version {
 		if c.command.ID > 0 {
@@ -487,7 +487,7 @@ func (c *Call) positionals() []string {
 // argv rebuilds the command line from what was understood, without the name of
 // the program. Each option has its long name and its value behind an equals sign;
 // "--" stands before the arguments.
-func (c *Call) argv() []string {
+func (c *commandLine) argv() []string {
 	out := c.Grammar.words(nil, &c.Global)
 	if c.command == nil {
 		switch {
@@ -510,7 +510,7 @@ func (c *Call) argv() []string {
 	return out
 }
 
-func (g *Grammar) words(out []string, o *Options) []string {
+func (g *grammar) words(out []string, o *Options) []string {
 	for _, s := range o.set {
 		name := "--" + s.opt.Name
 		switch {
@@ -559,7 +559,7 @@ func takeOwn(args []string) (own map[string]string, rest []string, err error) {
 // parse reads a command line, without the name of the program and without
 // Palisade's own options. Each word is understood as the runtime would understand
 // it, or refused with a *syntaxError.
-func parse(g *Grammar, args []string) (*Call, error) {
+func parse(g *grammar, args []string) (*commandLine, error) {
 	switch g.Syntax {
 	case syntaxGoFlag:
 		return parseGoFlag(g, args)
@@ -572,12 +572,12 @@ func parse(g *Grammar, args []string) (*Call, error) {
 }
 
 // failure makes the errors of one place of a command line.
-func (c *Call) failure(reason Reason, word, format string, args ...any) *syntaxError {
+func (c *commandLine) failure(reason syntaxReason, word, format string, args ...any) *syntaxError {
 	return &syntaxError{Runtime: c.Grammar.Runtime, Command: c.Command, Reason: reason, Word: word, Detail: fmt.Sprintf(format, args...)}
 }
 
 // take adds one option with its value.
-func (c *Call) take(o *Options, opt *Option, word, value string) *syntaxError {
+func (c *commandLine) take(o *Options, opt *Option, word, value string) *syntaxError {
 	if opt.Refuse != "" {
 		return c.failure(refused, word, "option --%s: %s", opt.Name, opt.Refuse)
 	}
@@ -592,7 +592,7 @@ func (c *Call) take(o *Options, opt *Option, word, value string) *syntaxError {
 }
 
 // begin enters a command.
-func (c *Call) begin(word string) *syntaxError {
+func (c *commandLine) begin(word string) *syntaxError {
 	c.command = c.Grammar.Command(word)
 	if c.command == nil {
 		e := c.failure(unknownCommand, word, "unknown command %s", quote(word))
@@ -609,7 +609,7 @@ func (c *Call) begin(word string) *syntaxError {
 }
 
 // finish sorts the arguments that are no options.
-func (c *Call) finish(args []string) *syntaxError {
+func (c *commandLine) finish(args []string) *syntaxError {
 	if c.Help || c.Version {
 		c.Args = nil
 		return nil
@@ -656,7 +656,7 @@ func (c *Call) finish(args []string) *syntaxError {
 }
 
 // unknown is the error of an option that is not in the table.
-func (c *Call) unknown(table []Option, word, name string) *syntaxError {
+func (c *commandLine) unknown(table []Option, word, name string) *syntaxError {
 	e := c.failure(unknownOption, word, "unknown option %s", quote(word))
 	if strings.HasPrefix("--"+name, ownPrefix) {
 		e.Reason, e.Hint = misplacedOwn, "options of Palisade stand before all others"

@@ -13,12 +13,12 @@ import (
 //
 // Source: glibc argp/argp-parse.c, parser_parse_next; posix/getopt.c,
 // process_long_option, _getopt_internal_r (2.36).
-func parseArgp(g *Grammar, args []string) (*Call, error) {
+func parseArgp(g *grammar, args []string) (*commandLine, error) {
 	return asError(g.argp(args))
 }
 
-func (g *Grammar) argp(args []string) (*Call, *syntaxError) {
-	c := &Call{Grammar: g}
+func (g *grammar) argp(args []string) (*commandLine, *syntaxError) {
+	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.argpOptions(&c.Global, args)
 	if e != nil || c.Help || c.Version {
@@ -37,7 +37,7 @@ func (g *Grammar) argp(args []string) (*Call, *syntaxError) {
 	return orError(c, c.finish(rest))
 }
 
-func orError(c *Call, e *syntaxError) (*Call, *syntaxError) {
+func orError(c *commandLine, e *syntaxError) (*commandLine, *syntaxError) {
 	if e != nil {
 		return nil, e
 	}
@@ -46,7 +46,7 @@ func orError(c *Call, e *syntaxError) (*Call, *syntaxError) {
 
 // argpOptions reads the options at the front of args, and returns what follows
 // them. It stops where the runtime would print its help or version and end.
-func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpOptions(o *Options, args []string) (rest []string, e *syntaxError) {
 	for len(args) > 0 {
 		word := args[0]
 		if len(word) < 2 || word[0] != '-' {
@@ -79,7 +79,7 @@ func (c *Call) argpOptions(o *Options, args []string) (rest []string, e *syntaxE
 	return args, nil
 }
 
-func (c *Call) argpLong(o *Options, word string, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpLong(o *Options, word string, args []string) (rest []string, e *syntaxError) {
 	name, value, given := strings.Cut(word[2:], "=")
 	opt, e := c.argpNamed(*o.table, word, name)
 	if e != nil {
@@ -99,7 +99,7 @@ func (c *Call) argpLong(o *Options, word string, args []string) (rest []string, 
 	return args, c.argpTake(o, opt, word, value)
 }
 
-func (c *Call) argpShort(o *Options, word string, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpShort(o *Options, word string, args []string) (rest []string, e *syntaxError) {
 	for i := 1; i < len(word); i++ {
 		letter := word[i]
 		if letter == 0xff {
@@ -128,7 +128,7 @@ func (c *Call) argpShort(o *Options, word string, args []string) (rest []string,
 	return args, nil
 }
 
-func (c *Call) argpTake(o *Options, opt *Option, word, value string) *syntaxError {
+func (c *commandLine) argpTake(o *Options, opt *Option, word, value string) *syntaxError {
 	if e := c.take(o, opt, word, value); e != nil {
 		return e
 	}
@@ -147,7 +147,7 @@ func argpLetter(table []Option, letter byte) *Option {
 }
 
 // argpNamed finds an option by its long name or an abbreviation of it.
-func (c *Call) argpNamed(table []Option, word, name string) (*Option, *syntaxError) {
+func (c *commandLine) argpNamed(table []Option, word, name string) (*Option, *syntaxError) {
 	var found *Option
 	var all []string
 	for i := range table {

@@ -13,12 +13,12 @@ import (
 //
 // Source: clap_builder 4.6, src/parser/parser.rs, get_matches_with, parse_long_arg,
 // parse_short_arg.
-func parseClap(g *Grammar, args []string) (*Call, error) {
+func parseClap(g *grammar, args []string) (*commandLine, error) {
 	return asError(g.clap(args))
 }
 
-func (g *Grammar) clap(args []string) (*Call, *syntaxError) {
-	c := &Call{Grammar: g}
+func (g *grammar) clap(args []string) (*commandLine, *syntaxError) {
+	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	for len(args) > 0 && isDashed(args[0]) {
 		var e *syntaxError
@@ -48,14 +48,14 @@ func (g *Grammar) clap(args []string) (*Call, *syntaxError) {
 		}
 	}
 	if version {
-		return &Call{Grammar: g, Global: c.Global, Version: true}, nil
+		return &commandLine{Grammar: g, Global: c.Global, Version: true}, nil
 	}
 	c.Help = c.Help || c.command == nil
 	return c, nil
 }
 
 // clapCommand reads the words of a command.
-func (c *Call) clapCommand(args []string) *syntaxError {
+func (c *commandLine) clapCommand(args []string) *syntaxError {
 	var positional []string
 	for len(args) > 0 {
 		word := args[0]
@@ -89,7 +89,7 @@ func (c *Call) clapCommand(args []string) *syntaxError {
 }
 
 // clapKnown reports whether a word with a dash is made of options of the command.
-func (c *Call) clapKnown(word string) bool {
+func (c *commandLine) clapKnown(word string) bool {
 	if long, ok := strings.CutPrefix(word, "--"); ok {
 		name, _, _ := strings.Cut(long, "=")
 		return c.Options.find(name) != nil
@@ -105,7 +105,7 @@ func (c *Call) clapKnown(word string) bool {
 func isDashed(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
 
 // clapOption reads the option at the front of args.
-func (c *Call) clapOption(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) clapOption(o *Options, args []string) (rest []string, e *syntaxError) {
 	word, args := args[0], args[1:]
 	if long, ok := strings.CutPrefix(word, "--"); ok {
 		name, value, given := strings.Cut(long, "=")
@@ -135,7 +135,7 @@ func (c *Call) clapOption(o *Options, args []string) (rest []string, e *syntaxEr
 	return args, nil
 }
 
-func (c *Call) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *syntaxError) {
 	switch {
 	case opt.Type == boolValue && given:
 		return nil, c.failure(unexpectedValue, word, "option --%s takes no value", opt.Name)

@@ -48,7 +48,7 @@ func seed(tb testing.TB) uint64 {
 // writer makes random command lines from a grammar.
 type writer struct {
 	*rand.Rand
-	g *Grammar
+	g *grammar
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 12)) }
@@ -304,7 +304,7 @@ var stricter = map[string]string{
 }
 
 // place names a refusal as the table above does.
-func place(g *Grammar, e *syntaxError) string {
+func place(g *grammar, e *syntaxError) string {
 	cmd := e.Command
 	if cmd != "" {
 		cmd += " "
@@ -344,7 +344,7 @@ func (n tally) print(tb testing.TB, title string, lines int) {
 }
 
 // confirm compares one line with what the runtime took, and the rebuilt line too.
-func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
+func confirm(tb testing.TB, g *grammar, p *peer, line []string, n tally) {
 	tb.Helper()
 	theirs := p.ask(tb, line)
 	ours, err := parse(g, line)
@@ -401,7 +401,7 @@ func confirm(tb testing.TB, g *Grammar, p *peer, line []string, n tally) {
 }
 
 // why says what the version of the runtime does not have.
-func why(g *Grammar, p *peer, c *Call) string {
+func why(g *grammar, p *peer, c *commandLine) string {
 	gone := func(since, until string) bool {
 		return since != "" && older(p.version, since) || until != "" && !older(p.version, until)
 	}
@@ -425,7 +425,7 @@ func why(g *Grammar, p *peer, c *Call) string {
 }
 
 // expect is the verdict that the runtime should give.
-func expect(g *Grammar, c *Call) verdict {
+func expect(g *grammar, c *commandLine) verdict {
 	v := verdict{kind: "action", command: c.Command, args: c.positionals()}
 	switch {
 	case c.Help || c.Command == "help" && g.Syntax == syntaxGoFlag:
@@ -445,7 +445,7 @@ func expect(g *Grammar, c *Call) verdict {
 }
 
 // differs says what another verdict has different.
-func (v verdict) differs(g *Grammar, w verdict) string {
+func (v verdict) differs(g *grammar, w verdict) string {
 	switch {
 	case v.kind != w.kind:
 		return fmt.Sprintf("%s here, %s there", v.kind, w.kind)
@@ -463,7 +463,7 @@ func (v verdict) differs(g *Grammar, w verdict) string {
 	return differ("option", g, cmd.Options, v.options, w.options)
 }
 
-func differ(what string, g *Grammar, table []Option, ours, theirs []tookOption) string {
+func differ(what string, g *grammar, table []Option, ours, theirs []tookOption) string {
 	a, b := folded(table, ours), folded(table, theirs)
 	if g.Runtime == "runc" {
 		if r, ok := a["root"]; ok && !sameRoot(r[0], b["root"]) {
@@ -544,7 +544,7 @@ func sequence(v verdict) string {
 	return last(v.global) + " / " + last(v.options)
 }
 
-func confirmLines(t *testing.T, title string, g *Grammar, p *peer, fixed [][]string) {
+func confirmLines(t *testing.T, title string, g *grammar, p *peer, fixed [][]string) {
 	n, total := tally{}, lines(t)
 	for _, line := range fixed {
 		confirm(t, g, p, line, n)
@@ -623,7 +623,7 @@ var smallest = [][]string{
 func TestConfirmRuncCommandLine(t *testing.T) {
 	for _, v := range []struct {
 		version string
-		how     Reorder
+		how     reordering
 	}{{"v1.5.2", reorderKnownOptions}, {"v1.1.15", reorderDashes}} {
 		t.Run(v.version, func(t *testing.T) {
 			p := runcPeer(t, v.version)
@@ -706,7 +706,7 @@ func rows(table []Option) []string {
 func TestConfirmCrunTable(t *testing.T) {
 	p := crunPeer(t)
 	g := crunGrammar(p.version)
-	for _, c := range append([]Command{{Options: g.Options}}, g.Commands...) {
+	for _, c := range append([]command{{Options: g.Options}}, g.Commands...) {
 		line := []string{c.Name, "id", "id"}
 		if c.Name == "" {
 			line = []string{"list"}

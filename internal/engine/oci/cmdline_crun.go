@@ -13,13 +13,13 @@ import "slices"
 //
 // Source: crun 1.8.1 and 1.29.1: src/crun.c, src/run_create.c and one file a command;
 // src/libcrun/status.c validate_id.
-func crunGrammar(version string) *Grammar {
-	inBundle := map[string]Base{"create": Bundle, "run": Bundle, "restore": Bundle}
-	root := file("root", "", Caller, "folder of the containers' state")
+func crunGrammar(version string) *grammar {
+	inBundle := map[string]Base{"create": bundleBase, "run": bundleBase, "restore": bundleBase}
+	root := file("root", "", callerBase, "folder of the containers' state")
 	root.PathIn = inBundle
-	log := file("log", "", Caller, "log: [file:]PATH, journald:ID or syslog:ID")
+	log := file("log", "", callerBase, "log: [file:]PATH, journald:ID or syslog:ID")
 	log.PathIn = inBundle
-	g := &Grammar{
+	g := &grammar{
 		Runtime: "crun",
 		Version: version,
 		Syntax:  syntaxArgp,
@@ -35,7 +35,7 @@ func crunGrammar(version string) *Grammar {
 			text("rootless", "", "ignored").since("1.22"),
 			onOff("version", "vV", "print the version"),
 		},
-		Commands: []Command{
+		Commands: []command{
 			{
 				Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container",
 				Options: crunMakes(),
@@ -52,16 +52,16 @@ func crunGrammar(version string) *Grammar {
 				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
 				Options: []Option{
-					file("console-socket", "", Caller, "socket that gets the terminal"),
+					file("console-socket", "", callerBase, "socket that gets the terminal"),
 					{Name: "tty", Short: "t", Type: optionalBool, Help: "give the process a terminal"},
-					nonEmpty(file("process", "p", Caller, "file with the process")),
+					nonEmpty(file("process", "p", callerBase, "file with the process")),
 					text("cwd", "", "working directory in the container"),
 					text("cgroup", "", "control group below the container's"),
 					onOff("detach", "d", "do not wait for the process"),
 					text("user", "u", "UID[:GID]"),
 					list("env", "e", "environment variable"),
 					list("cap", "c", "capability to add"),
-					file("pid-file", "", Caller, "file that gets the process ID"),
+					file("pid-file", "", callerBase, "file that gets the process ID"),
 					number("preserve-fds", "", "further descriptors to hand on", 0, maxDescriptors),
 					onOff("no-new-privs", "", "set no_new_privs"),
 					text("process-label", "", "SELinux label"),
@@ -71,16 +71,16 @@ func crunGrammar(version string) *Grammar {
 			{
 				Name: "restore", Role: roleRestore, Min: 1, Max: 2, Help: "restore a container from a checkpoint",
 				Options: []Option{
-					nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
-					{Name: "image-path", Type: stringValue, Path: Bundle, Default: "checkpoint", Help: "folder of the checkpoint"},
-					file("work-path", "", Bundle, "folder for CRIU's files"),
+					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
+					{Name: "image-path", Type: stringValue, Path: bundleBase, Default: "checkpoint", Help: "folder of the checkpoint"},
+					file("work-path", "", bundleBase, "folder for CRIU's files"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("tcp-close", "", "without TCP connections").since("1.23"),
 					onOff("ext-unix-sk", "", "with external Unix sockets"),
 					onOff("shell-job", "", "with shell jobs"),
 					onOff("detach", "d", "do not wait for the container"),
-					file("pid-file", "", Bundle, "file that gets the process ID"),
-					file("console-socket", "", Bundle, "socket that gets the terminal"),
+					file("pid-file", "", bundleBase, "file that gets the process ID"),
+					file("console-socket", "", bundleBase, "socket that gets the terminal"),
 					onOff("file-locks", "", "with file locks"),
 					crunCgroups(),
 					crunNetworkLock(),
@@ -111,16 +111,16 @@ func crunGrammar(version string) *Grammar {
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
 				Options: []Option{
-					nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
-					file("file", "f", Bundle, "file to write"),
+					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
+					file("file", "f", bundleBase, "file to write"),
 					onOff("rootless", "", "for a container without root"),
 				},
 			},
 			{
 				Name: "checkpoint", Min: 1, Max: 2, Help: "checkpoint a container",
 				Options: []Option{
-					file("image-path", "", Caller, "folder of the checkpoint"),
-					file("work-path", "", Caller, "folder for CRIU's files"),
+					file("image-path", "", callerBase, "folder of the checkpoint"),
+					file("work-path", "", callerBase, "folder for CRIU's files"),
 					onOff("leave-running", "", "let the container run on"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("ext-unix-sk", "", "with external Unix sockets"),
@@ -169,15 +169,15 @@ func argpOwn() []Option {
 
 // crunMakes are the options that create and run share.
 func crunMakes() []Option {
-	config := nonEmpty(file("config", "f", Caller, "file in place of config.json"))
-	config.Literal = map[string]Base{"config.json": Bundle}
+	config := nonEmpty(file("config", "f", callerBase, "file in place of config.json"))
+	config.Literal = map[string]Base{"config.json": bundleBase}
 	return []Option{
-		nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
+		nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 		config,
-		file("console-socket", "", Bundle, "socket that gets the terminal"),
+		file("console-socket", "", bundleBase, "socket that gets the terminal"),
 		number("preserve-fds", "", "further descriptors to hand on", 0, maxDescriptors),
 		onOff("no-pivot", "", "do not use pivot_root"),
-		file("pid-file", "", Bundle, "file that gets the process ID"),
+		file("pid-file", "", bundleBase, "file that gets the process ID"),
 		onOff("no-subreaper", "", "do not reap orphaned processes"),
 		onOff("no-new-keyring", "", "keep the session keyring"),
 	}

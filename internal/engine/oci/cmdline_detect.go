@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// Detected is what was found out about the runtime at a path.
-type Detected struct {
+// detected is what was found out about the runtime at a path.
+type detected struct {
 	// Runtime is runc, crun or youki.
 	Runtime string `json:"runtime"`
 	// Version is the number that --version prints.
 	Version string `json:"version"`
 	// Reorder is how a runc moves options.
-	Reorder Reorder `json:"reorder,omitempty"`
+	Reorder reordering `json:"reorder,omitempty"`
 	// Output is what --version printed.
 	Output string `json:"output,omitempty"`
 }
 
 // grammar is the command line of the runtime.
-func (d Detected) grammar() (*Grammar, error) {
+func (d detected) grammar() (*grammar, error) {
 	switch d.Runtime {
 	case "runc":
 		g := runcGrammar(d.Reorder)
@@ -43,11 +43,11 @@ func (d Detected) grammar() (*Grammar, error) {
 	return nil, fmt.Errorf("no command line is known for runtime %q", d.Runtime)
 }
 
-// Cache keeps what was detected, by a key that changes with the file. A missing or
+// versionCache keeps what was detected, by a key that changes with the file. A missing or
 // damaged entry costs two calls of the runtime, no more.
-type Cache interface {
-	Load(key string) (Detected, bool)
-	Store(key string, d Detected)
+type versionCache interface {
+	Load(key string) (detected, bool)
+	Store(key string, d detected)
 }
 
 // unknownRuntimeError is a program of which it is not known how it reads its
@@ -84,10 +84,10 @@ const (
 // each runtime either reads --name=value as it is meant or refuses it.
 //
 // The error is an [*unknownRuntimeError], or one of looking at the file.
-func detect(path string, cache Cache) (*Grammar, Detected, error) {
+func detect(path string, cache versionCache) (*grammar, detected, error) {
 	key, err := fileKey(path)
 	if err != nil {
-		return nil, Detected{}, err
+		return nil, detected{}, err
 	}
 	if cache != nil {
 		if d, ok := cache.Load(key); ok {
@@ -98,11 +98,11 @@ func detect(path string, cache Cache) (*Grammar, Detected, error) {
 	}
 	d, err := ask(path)
 	if err != nil {
-		return nil, Detected{}, err
+		return nil, detected{}, err
 	}
 	g, err := d.grammar()
 	if err != nil {
-		return nil, Detected{}, &unknownRuntimeError{Path: path, Output: d.Output}
+		return nil, detected{}, &unknownRuntimeError{Path: path, Output: d.Output}
 	}
 	if cache != nil {
 		cache.Store(key, d)
@@ -131,9 +131,9 @@ func fileKey(path string) (string, error) {
 }
 
 // ask runs the program.
-func ask(path string) (Detected, error) {
+func ask(path string) (detected, error) {
 	out, err := query(path, "--version")
-	d := Detected{Output: out}
+	d := detected{Output: out}
 	first, _, _ := strings.Cut(out, "\n")
 	// "runc version 1.1.5+ds1", "crun version 1.8.1", "youki version: 0.5.7"
 	words := strings.Fields(strings.Replace(first, "version:", "version", 1))
@@ -151,7 +151,7 @@ func ask(path string) (Detected, error) {
 // askReorder finds out how a runc moves options. A word with a dash that is no
 // option of the command is one argument too many for the one way and an unknown
 // option for the other; neither does anything.
-func askReorder(path string) Reorder {
+func askReorder(path string) reordering {
 	out, err := query(path, "list", "palisade", "-zz")
 	var exit *exec.ExitError
 	switch {

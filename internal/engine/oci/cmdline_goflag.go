@@ -13,7 +13,7 @@ import (
 //
 // Source: flag (Go), FlagSet.parseOne; urfave/cli v1.22 app.go, command.go,
 // context.go normalizeFlags.
-func parseGoFlag(g *Grammar, args []string) (*Call, error) {
+func parseGoFlag(g *grammar, args []string) (*commandLine, error) {
 	switch g.Reorder {
 	case reorderDashes:
 		return asError(g.goFlag(args, reorderDashes))
@@ -46,15 +46,15 @@ func parseGoFlag(g *Grammar, args []string) (*Call, error) {
 }
 
 // asError keeps a nil *syntaxError from becoming an error.
-func asError(c *Call, e *syntaxError) (*Call, error) {
+func asError(c *commandLine, e *syntaxError) (*commandLine, error) {
 	if e != nil {
 		return nil, e
 	}
 	return c, nil
 }
 
-func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *syntaxError) {
-	c := &Call{Grammar: g}
+func (g *grammar) goFlag(args []string, how reordering) (*commandLine, *syntaxError) {
+	c := &commandLine{Grammar: g}
 	c.Global.table = &g.Options
 	rest, e := c.goFlags(&c.Global, args)
 	if e != nil {
@@ -91,7 +91,7 @@ func (g *Grammar) goFlag(args []string, how Reorder) (*Call, *syntaxError) {
 }
 
 // ask takes the options help and version out of o.
-func (c *Call) ask(o *Options) {
+func (c *commandLine) ask(o *Options) {
 	c.Help = o.Bool("help")
 	c.Version = o.Bool("version") && !c.Help
 	o.Delete("help")
@@ -99,7 +99,7 @@ func (c *Call) ask(o *Options) {
 }
 
 // goFlags reads the options at the front of args, and returns what follows them.
-func (c *Call) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
 	// The runtime refuses two names of one option, even with the same value.
 	form := map[*Option]string{}
 	for len(args) > 0 {
@@ -192,7 +192,7 @@ func reorderDash(args []string) []string {
 // behind it unless that is an option of the command.
 //
 // Source: urfave/cli v1.22.17, command.go reorderArgs, argIsFlag.
-func reorderKnown(cmd *Command, args []string) []string {
+func reorderKnown(cmd *command, args []string) []string {
 	var front, back []string
 	value := false
 	for i, word := range args {
@@ -217,7 +217,7 @@ func reorderKnown(cmd *Command, args []string) []string {
 
 // knownOption reports whether a word names an option of the command, with one or
 // two dashes, or with three.
-func knownOption(cmd *Command, word string) bool {
+func knownOption(cmd *command, word string) bool {
 	if word == "-" || word == "--" || !strings.HasPrefix(word, "-") {
 		return false
 	}

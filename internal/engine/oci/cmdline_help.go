@@ -19,7 +19,7 @@ var ownHelp = [][2]string{
 
 // helpText is the answer to --help: what program is, its own options, and what the
 // runtime below takes. command limits it to one command, if the grammar has it.
-func (g *Grammar) helpText(program, path, command string) string {
+func (g *grammar) helpText(program, path, command string) string {
 	var b strings.Builder
 	if c := g.Command(command); command != "" && c != nil {
 		fmt.Fprintf(&b, "usage: %s [OPTION]... %s [OPTION]...%s\n\n%s, by %s (%s).\n", program, c.Name, c.arguments(), c.Help, g.Runtime, path)
@@ -48,7 +48,7 @@ func versionText(program, version, path, below string) string {
 	return fmt.Sprintf("%s version %s over %s\n%s\n", program, version, path, strings.TrimRight(below, "\n"))
 }
 
-func (c *Command) arguments() string {
+func (c *command) arguments() string {
 	var b strings.Builder
 	if c.ID > 0 {
 		b.WriteString(" VERB")

@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// Dirs are the folders that relative paths of a command line are relative to, as
+// dirs are the folders that relative paths of a command line are relative to, as
 // absolute paths.
-type Dirs struct {
+type dirs struct {
 	// Caller is the working directory of the caller.
 	Caller string
-	// Bundle is the bundle of the command line, as [Call.BundleDir] returns it.
+	// Bundle is the bundle of the command line, as [commandLine.bundleDir] returns it.
 	Bundle string
 	// Container is the bundle that the runtime recorded for the container.
 	Container string
 }
 
-func (d Dirs) of(b Base) string {
+func (d dirs) of(b Base) string {
 	switch b {
-	case Caller:
+	case callerBase:
 		return d.Caller
-	case Bundle:
+	case bundleBase:
 		return d.Bundle
-	case Container:
+	case containerBase:
 		return d.Container
 	}
 	return ""
@@ -41,7 +41,7 @@ func joinPath(dir, name string) string {
 
 // base is the base of the path of one option. The path may have a prefix that
 // belongs to the option.
-func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
+func (c *commandLine) base(opt *Option, value string) (b Base, prefix, name string) {
 	b = opt.Path
 	if in, ok := opt.PathIn[c.Command]; ok {
 		b = in
@@ -49,8 +49,8 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 	if literal, ok := opt.Literal[value]; ok {
 		b = literal
 	}
-	if b == Container && c.Value("process") != "" {
-		b = Caller // runc stays where it is
+	if b == containerBase && c.Value("process") != "" {
+		b = callerBase // runc stays where it is
 	}
 	if c.Grammar.Syntax == syntaxArgp && opt.Name == "log" {
 		kind, rest, given := strings.Cut(value, ":")
@@ -68,7 +68,7 @@ func (c *Call) base(opt *Option, value string) (b Base, prefix, name string) {
 
 // bundleDir is the bundle of the command line as an absolute path: that of the
 // option, or the caller's directory.
-func (c *Call) bundleDir(caller string) string {
+func (c *commandLine) bundleDir(caller string) string {
 	if v := c.Value("bundle"); v != "" {
 		return joinPath(caller, v)
 	}
@@ -76,8 +76,8 @@ func (c *Call) bundleDir(caller string) string {
 }
 
 // ConfigFile is the configuration that create and run read. d.Bundle has to be
-// [Call.BundleDir].
-func (c *Call) ConfigFile(d Dirs) string {
+// [commandLine.bundleDir].
+func (c *commandLine) ConfigFile(d dirs) string {
 	if c.Value("config") == "" {
 		return joinPath(d.Bundle, "config.json")
 	}
@@ -86,12 +86,12 @@ func (c *Call) ConfigFile(d Dirs) string {
 
 // Path is the path that an option of the command names, as an absolute path where
 // the folder is known. It is empty when the option is not given or is no path.
-func (c *Call) Path(name string, d Dirs) string { return c.path(&c.Options, name, d) }
+func (c *commandLine) Path(name string, d dirs) string { return c.path(&c.Options, name, d) }
 
 // globalPath is Path for an option before the command.
-func (c *Call) globalPath(name string, d Dirs) string { return c.path(&c.Global, name, d) }
+func (c *commandLine) globalPath(name string, d dirs) string { return c.path(&c.Global, name, d) }
 
-func (c *Call) path(o *Options, name string, d Dirs) string {
+func (c *commandLine) path(o *Options, name string, d dirs) string {
 	opt := o.find(name)
 	if opt == nil || o.Value(name) == "" {
 		return ""
@@ -108,7 +108,7 @@ func (c *Call) path(o *Options, name string, d Dirs) string {
 // the runtime would take from the bundle by default is made explicit.
 //
 // A path that is relative to a checkpoint or to the runtime's own state stays.
-func (c *Call) makeAbsolute(d Dirs) {
+func (c *commandLine) makeAbsolute(d dirs) {
 	for _, o := range []*Options{&c.Global, &c.Options} {
 		for i := range o.set {
 			s := &o.set[i]
@@ -132,6 +132,6 @@ func (c *Call) makeAbsolute(d Dirs) {
 
 // Log is where the runtime writes its messages and whether as JSON. The path is
 // empty when that is no file.
-func (c *Call) Log(d Dirs) (file string, asJSON bool) {
+func (c *commandLine) Log(d dirs) (file string, asJSON bool) {
 	return c.globalPath("log", d), c.Global.Value("log-format") == "json"
 }

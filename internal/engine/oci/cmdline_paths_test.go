@@ -39,7 +39,7 @@ func TestConfirmPaths(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { os.RemoveAll(top) })
-			d := Dirs{Caller: filepath.Join(top, "a"), Bundle: filepath.Join(top, "b")}
+			d := dirs{Caller: filepath.Join(top, "a"), Bundle: filepath.Join(top, "b")}
 			d.Container = d.Bundle
 			makeBundle(t, runtime, busybox, d.Bundle)
 			if err := os.MkdirAll(d.Caller, 0o755); err != nil {
@@ -167,7 +167,7 @@ func makeBundle(t *testing.T, runtime, busybox, dir string) {
 // sockets are sockets of one name in each folder that a path may be relative to.
 type sockets map[string]*net.UnixListener
 
-func listen(t *testing.T, d Dirs, name string) sockets {
+func listen(t *testing.T, d dirs, name string) sockets {
 	t.Helper()
 	out := sockets{}
 	for _, dir := range []string{d.Caller, d.Bundle} {

@@ -56,17 +56,17 @@ const maxInt32, maxInt64 = 1<<31 - 1, 1<<63 - 1
 //
 // Source: runc v1.0.0, v1.1.15, v1.2.8, v1.3.3, v1.4.0, v1.5.2: main.go and one file a
 // command; utils.go setupSpec, revisePidFile, reviseRootDir.
-func runcGrammar(how Reorder) *Grammar {
-	g := &Grammar{
+func runcGrammar(how reordering) *grammar {
+	g := &grammar{
 		Runtime: "runc",
 		Syntax:  syntaxGoFlag,
 		Reorder: how,
 		IDChars: "_+-.,", // the comma up to 1.1
 		Options: []Option{
 			onOff("debug", "", "log debug messages"),
-			file("log", "", Caller, "log file"),
+			file("log", "", callerBase, "log file"),
 			choice("log-format", "", "format of the log", "text", "json", ""),
-			file("root", "", Caller, "folder of the containers' state"),
+			file("root", "", callerBase, "folder of the containers' state"),
 			file("criu", "", noPath, "CRIU program, ignored since 1.2").until("1.4"),
 			onOff("systemd-cgroup", "", "make control groups through systemd"),
 			{
@@ -76,7 +76,7 @@ func runcGrammar(how Reorder) *Grammar {
 			onOff("help", "h", "print the help"),
 			onOff("version", "v", "print the version"),
 		},
-		Commands: []Command{
+		Commands: []command{
 			{
 				Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container",
 				Options: runcMakes(),
@@ -94,16 +94,16 @@ func runcGrammar(how Reorder) *Grammar {
 				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
 				Options: []Option{
-					file("console-socket", "", Container, "socket that gets the terminal"),
-					file("pidfd-socket", "", Container, "socket that gets the process's pidfd").since("1.2"),
+					file("console-socket", "", containerBase, "socket that gets the terminal"),
+					file("pidfd-socket", "", containerBase, "socket that gets the process's pidfd").since("1.2"),
 					text("cwd", "", "working directory in the container"),
 					list("env", "e", "environment variable").dropping(),
 					onOff("tty", "t", "give the process a terminal"),
 					text("user", "u", "UID[:GID]"),
 					{Name: "additional-gids", Short: "g", Type: intValue, Repeat: true, Max: maxInt32, Help: "further group"},
-					file("process", "p", Caller, "file with the process"),
+					file("process", "p", callerBase, "file with the process"),
 					onOff("detach", "d", "do not wait for the process"),
-					file("pid-file", "", Caller, "file that gets the process ID"),
+					file("pid-file", "", callerBase, "file that gets the process ID"),
 					text("process-label", "", "SELinux label"),
 					text("apparmor", "", "AppArmor profile"),
 					onOff("no-new-privs", "", "set no_new_privs"),
@@ -117,17 +117,17 @@ func runcGrammar(how Reorder) *Grammar {
 			{
 				Name: "restore", Role: roleRestore, Min: 1, Max: 1, Help: "restore a container from a checkpoint",
 				Options: []Option{
-					file("console-socket", "", Bundle, "socket that gets the terminal"),
-					file("image-path", "", Bundle, "folder of the checkpoint"),
-					file("work-path", "", Bundle, "folder for CRIU's files"),
+					file("console-socket", "", bundleBase, "socket that gets the terminal"),
+					file("image-path", "", bundleBase, "folder of the checkpoint"),
+					file("work-path", "", bundleBase, "folder for CRIU's files"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("ext-unix-sk", "", "with external Unix sockets"),
 					onOff("shell-job", "", "with shell jobs"),
 					onOff("file-locks", "", "with file locks"),
 					criuCgroups(),
-					file("bundle", "b", Caller, "folder of the bundle"),
+					file("bundle", "b", callerBase, "folder of the bundle"),
 					onOff("detach", "d", "do not wait for the container"),
-					file("pid-file", "", Caller, "file that gets the process ID"),
+					file("pid-file", "", callerBase, "file that gets the process ID"),
 					onOff("no-subreaper", "", "do not reap orphaned processes"),
 					onOff("no-pivot", "", "do not use pivot_root"),
 					list("empty-ns", "", "namespace whose properties are not restored").dropping(),
@@ -170,15 +170,15 @@ func runcGrammar(how Reorder) *Grammar {
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
 				Options: []Option{
-					file("bundle", "b", Caller, "folder of the bundle"),
+					file("bundle", "b", callerBase, "folder of the bundle"),
 					onOff("rootless", "", "for a container without root"),
 				},
 			},
 			{
 				Name: "checkpoint", Min: 1, Max: 1, Help: "checkpoint a container",
 				Options: []Option{
-					file("image-path", "", Caller, "folder of the checkpoint"),
-					file("work-path", "", Caller, "folder for CRIU's files"),
+					file("image-path", "", callerBase, "folder of the checkpoint"),
+					file("work-path", "", callerBase, "folder for CRIU's files"),
 					file("parent-path", "", imageBase, "checkpoint before this one"),
 					onOff("leave-running", "", "let the container run on"),
 					onOff("tcp-established", "", "with open TCP connections"),
@@ -222,10 +222,10 @@ func runcGrammar(how Reorder) *Grammar {
 // runcMakes are the options that create and run share.
 func runcMakes() []Option {
 	return []Option{
-		file("bundle", "b", Caller, "folder of the bundle"),
-		file("console-socket", "", Bundle, "socket that gets the terminal"),
-		file("pidfd-socket", "", Bundle, "socket that gets the process's pidfd").since("1.2"),
-		file("pid-file", "", Caller, "file that gets the process ID"),
+		file("bundle", "b", callerBase, "folder of the bundle"),
+		file("console-socket", "", bundleBase, "socket that gets the terminal"),
+		file("pidfd-socket", "", bundleBase, "socket that gets the process's pidfd").since("1.2"),
+		file("pid-file", "", callerBase, "file that gets the process ID"),
 		onOff("no-pivot", "", "do not use pivot_root"),
 		onOff("no-new-keyring", "", "keep the session keyring"),
 		number("preserve-fds", "", "further descriptors to hand on", 0, maxDescriptors).goInt(),
@@ -240,7 +240,7 @@ func criuCgroups() Option {
 // updates are the options of update that runc and crun share.
 func updates() []Option {
 	out := []Option{{
-		Name: "resources", Short: "r", Type: stringValue, Path: Caller, Literal: map[string]Base{"-": noPath},
+		Name: "resources", Short: "r", Type: stringValue, Path: callerBase, Literal: map[string]Base{"-": noPath},
 		Help: "file with the resources, - for the standard input",
 	}}
 	for _, name := range []string{

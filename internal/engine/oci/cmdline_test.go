@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-func grammars() map[string]*Grammar {
-	return map[string]*Grammar{
+func grammars() map[string]*grammar {
+	return map[string]*grammar{
 		"runc":      runcGrammar(reorderKnownOptions),
 		"runc 1.1":  runcGrammar(reorderDashes).at("1.1.15"),
 		"runc any":  runcGrammar(reorderUnknown),
@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 		grammar string
 		line    string
 		want    string // the rebuilt line
-		refused Reason
+		refused syntaxReason
 		id      string
 		role    Role
 	}{
@@ -327,7 +327,7 @@ func TestValuesAsTheRuntimeTakesThem(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	d := Dirs{Caller: "/caller", Bundle: "/caller/b", Container: "/old"}
+	d := dirs{Caller: "/caller", Bundle: "/caller/b", Container: "/old"}
 	tests := []struct{ grammar, line, want string }{
 		{
 			"runc", "--log l --root r create --bundle b --pid-file p --console-socket s --pidfd-socket q ID",
@@ -389,7 +389,7 @@ func TestPaths(t *testing.T) {
 	if got := plain.bundleDir("/caller"); got != "/caller" {
 		t.Errorf("bundle %s", got)
 	}
-	if got := plain.ConfigFile(Dirs{Bundle: "/caller"}); got != "/caller/config.json" {
+	if got := plain.ConfigFile(dirs{Bundle: "/caller"}); got != "/caller/config.json" {
 		t.Errorf("configuration %s", got)
 	}
 }
@@ -472,11 +472,11 @@ func TestHelpText(t *testing.T) {
 
 type memory struct {
 	sync.Mutex
-	m             map[string]Detected
+	m             map[string]detected
 	loads, stores int
 }
 
-func (c *memory) Load(key string) (Detected, bool) {
+func (c *memory) Load(key string) (detected, bool) {
 	c.Lock()
 	defer c.Unlock()
 	c.loads++
@@ -484,7 +484,7 @@ func (c *memory) Load(key string) (Detected, bool) {
 	return d, ok
 }
 
-func (c *memory) Store(key string, d Detected) {
+func (c *memory) Store(key string, d detected) {
 	c.Lock()
 	defer c.Unlock()
 	c.stores++
@@ -500,12 +500,12 @@ func TestDetect(t *testing.T) {
 		}
 		return p
 	}
-	cache := &memory{m: map[string]Detected{}}
+	cache := &memory{m: map[string]detected{}}
 	old := script("old", `case $1 in --version) echo "runc version 1.1.15"; exit 0;; esac; echo "Incorrect Usage: flag provided but not defined: -zz"; exit 1`+"\n")
 	tests := []struct {
 		path             string
 		runtime, version string
-		how              Reorder
+		how              reordering
 	}{
 		{old, "runc", "1.1.15", reorderDashes},
 		{script("new", `case $1 in --version) echo "runc version 1.5.2"; exit 0;; esac; echo 'new: "list" requires exactly 0 argument(s)' >&2; exit 1`+"\n"), "runc", "1.5.2", reorderKnownOptions},
@@ -541,7 +541,7 @@ func TestDetect(t *testing.T) {
 	}
 	// A damaged entry is not believed.
 	for k := range cache.m {
-		cache.m[k] = Detected{Runtime: "sh"}
+		cache.m[k] = detected{Runtime: "sh"}
 	}
 	if g, _, err := detect(old, cache); err != nil || g.Runtime != "crun" {
 		t.Errorf("damaged entry: %v, %v", g, err)
@@ -588,7 +588,7 @@ type failer interface {
 }
 
 // checkLine holds what is true of each command line.
-func checkLine(t failer, g *Grammar, line []string) {
+func checkLine(t failer, g *grammar, line []string) {
 	t.Helper()
 	before := slices.Clone(line)
 	c, err := parse(g, line)

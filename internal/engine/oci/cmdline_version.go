@@ -9,7 +9,7 @@ import (
 )
 
 // at leaves out what the version does not have. All stays for an empty version.
-func (g *Grammar) at(version string) *Grammar {
+func (g *grammar) at(version string) *grammar {
 	if version == "" {
 		return g
 	}
@@ -20,7 +20,7 @@ func (g *Grammar) at(version string) *Grammar {
 		return slices.DeleteFunc(table, func(o Option) bool { return gone(o.Since, o.Until) })
 	}
 	g.Options = less(g.Options)
-	g.Commands = slices.DeleteFunc(g.Commands, func(c Command) bool { return gone(c.Since, "") })
+	g.Commands = slices.DeleteFunc(g.Commands, func(c command) bool { return gone(c.Since, "") })
 	for i := range g.Commands {
 		g.Commands[i].Options = less(g.Commands[i].Options)
 	}

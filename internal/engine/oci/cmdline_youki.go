@@ -10,17 +10,17 @@ package oci
 // Source: youki crates/liboci-cli/src, crates/youki/src/main.rs, commands/info.rs,
 // commands/completion.rs; crates/libcontainer/src/tty.rs setup_console_socket,
 // container/builder.rs with_pid_file.
-func youkiGrammar() *Grammar {
+func youkiGrammar() *grammar {
 	u := func(name, help string) Option { return number(name, "", help, 0, maxInt64) }
-	g := &Grammar{
+	g := &grammar{
 		Runtime: "youki",
 		Syntax:  syntaxClap,
 		IDChars: "_+-.",
 		Options: []Option{
-			nonEmpty(file("log", "l", Caller, "log file")),
+			nonEmpty(file("log", "l", callerBase, "log file")),
 			onOff("debug", "", "log debug messages"),
 			choice("log-format", "", "format of the log", "text", "json"),
-			nonEmpty(file("root", "r", Caller, "folder of the containers' state")),
+			nonEmpty(file("root", "r", callerBase, "folder of the containers' state")),
 			onOff("systemd-cgroup", "s", "make control groups through systemd"),
 			onOff("systemd-log", "", "log to the journal"),
 			{
@@ -29,7 +29,7 @@ func youkiGrammar() *Grammar {
 			},
 			onOff("version", "v", "print the version"),
 		},
-		Commands: []Command{
+		Commands: []command{
 			{Name: "create", Role: roleCreate, Min: 1, Max: 1, Help: "create a container", Options: youkiMakes()},
 			{
 				Name: "run", Role: roleRun, Min: 1, Max: 1, Help: "create and start a container",
@@ -50,9 +50,9 @@ func youkiGrammar() *Grammar {
 					onOff("tty", "t", "give the process a terminal"),
 					nonEmpty(text("user", "u", "UID[:GID]")),
 					{Name: "additional-gids", Short: "g", Type: intValue, Repeat: true, Max: 1<<32 - 1, Help: "further group"},
-					nonEmpty(file("process", "p", Caller, "file with the process")),
+					nonEmpty(file("process", "p", callerBase, "file with the process")),
 					onOff("detach", "d", "do not wait for the process"),
-					nonEmpty(file("pid-file", "", Caller, "file that gets the process ID")),
+					nonEmpty(file("pid-file", "", callerBase, "file that gets the process ID")),
 					text("process-label", "", "SELinux label"),
 					text("apparmor", "", "AppArmor profile"),
 					onOff("no-new-privs", "", "set no_new_privs"),
@@ -92,15 +92,15 @@ func youkiGrammar() *Grammar {
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
 				Options: []Option{
-					nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
+					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 					onOff("rootless", "", "for a container without root"),
 				},
 			},
 			{
 				Name: "checkpointt", Min: 1, Max: 1, Help: "checkpoint a container",
 				Options: []Option{
-					nonEmpty(file("image-path", "", Caller, "folder of the checkpoint")),
-					nonEmpty(file("work-path", "", Caller, "folder for CRIU's files")),
+					nonEmpty(file("image-path", "", callerBase, "folder of the checkpoint")),
+					nonEmpty(file("work-path", "", callerBase, "folder for CRIU's files")),
 					onOff("leave-running", "", "let the container run on"),
 					onOff("tcp-established", "", "with open TCP connections"),
 					onOff("tcp-skip-in-flight", "", "without TCP connections that are being made"),
@@ -115,7 +115,7 @@ func youkiGrammar() *Grammar {
 				Name: "update", Role: roleUpdate, Min: 1, Max: 1, Help: "change the resources of a container",
 				Options: []Option{
 					{
-						Name: "resources", Short: "r", Type: stringValue, NonEmpty: true, Path: Caller, Literal: map[string]Base{"-": noPath},
+						Name: "resources", Short: "r", Type: stringValue, NonEmpty: true, Path: callerBase, Literal: map[string]Base{"-": noPath},
 						Help: "file with the resources, - for the standard input",
 					},
 					u("blkio-weight", "resource"), u("cpu-period", "resource"), u("cpu-quota", "resource"),
@@ -150,9 +150,9 @@ func youkiGrammar() *Grammar {
 // is put into a symbolic link in the container's folder.
 func youkiMakes() []Option {
 	return []Option{
-		nonEmpty(file("bundle", "b", Caller, "folder of the bundle")),
+		nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 		nonEmpty(file("console-socket", "c", stateBase, "socket that gets the terminal")),
-		nonEmpty(file("pid-file", "p", Caller, "file that gets the process ID")),
+		nonEmpty(file("pid-file", "p", callerBase, "file that gets the process ID")),
 		onOff("no-pivot", "", "do not use pivot_root"),
 		onOff("no-new-keyring", "", "keep the session keyring"),
 		number("preserve-fds", "", "further descriptors to hand on", 0, maxDescriptors),

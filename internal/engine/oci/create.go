@@ -177,16 +177,16 @@ func (w *wrapper) request(g *inBundle) (launch.Request, error) {
 }
 
 // demandHost is what the host can enforce.
-func (w *wrapper) demandHost() DemandHost {
+func (w *wrapper) demandHost() demandHost {
 	t := w.host.Target
-	return DemandHost{
+	return demandHost{
 		SELinux: t.SELinux.On() == target.Yes, AppArmor: t.AppArmor.On() == target.Yes,
 		Loaded: func(name string) bool { return t.AppArmor.Enforces(name) == target.Yes },
 	}
 }
 
 // demands refuses what the host cannot enforce, and says which label was asked for.
-func (w *wrapper) demands(d Demand, spec *specs.Spec, r *launch.Request) error {
+func (w *wrapper) demands(d demand, spec *specs.Spec, r *launch.Request) error {
 	t := w.host.Target
 	h := w.demandHost()
 	if r.Policy.AppArmor.Profile != "" {

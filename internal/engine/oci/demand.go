@@ -23,12 +23,12 @@ import (
 // errUnenforceable is the reason of a refusal of what the host cannot enforce.
 var errUnenforceable = errors.New("the host cannot enforce it")
 
-// Asked is one value that was asked for, and of whom; the zero value is none.
-type Asked struct {
+// asked is one value that was asked for, and of whom; the zero value is none.
+type asked struct {
 	Value, By string
 }
 
-// Demand is what was asked for one container, by all who were asked together.
+// demand is what was asked for one container, by all who were asked together.
 //
 // Engines take a label or a profile that the host cannot enforce out of the
 // configuration, and say nothing. What was asked for is still written where the
@@ -39,20 +39,20 @@ type Asked struct {
 // which is met with the host's, and a level, which the registry gives to one
 // container only. It cannot take a demand of another source away, ask for no label,
 // or choose a type.
-type Demand struct {
+type demand struct {
 	// Request names the built-in policy that was asked for.
-	Request Asked
+	Request asked
 	// Process and Mount are the labels that the engine put into the configuration;
 	// zero for none.
 	Process, Mount selinux.Context
 	// Type, User and Role were asked for in addition.
-	User, Role, Type Asked
+	User, Role, Type asked
 	// Level is a level in canonical form, with categories. ByEngine is one that the
 	// engine or its user chose, and not an annotation alone.
-	Level    Asked
+	Level    asked
 	ByEngine bool
 	// AppArmor is the name of a profile.
-	AppArmor Asked
+	AppArmor asked
 }
 
 // A conflictError is two sources that ask for different things, neither of which is
@@ -60,7 +60,7 @@ type Demand struct {
 type conflictError struct {
 	// What is "SELinux level", for example.
 	What          string
-	First, Second Asked
+	First, Second asked
 }
 
 func (e *conflictError) Error() string {
@@ -68,7 +68,7 @@ func (e *conflictError) Error() string {
 }
 
 // put adds what another source asks for.
-func (a *Asked) put(what string, b Asked) error {
+func (a *asked) put(what string, b asked) error {
 	switch {
 	case b.Value == "" || a.Value == b.Value:
 		return nil
@@ -95,24 +95,24 @@ const byConfiguration = "the configuration"
 // the container, which is looked for beside the root and the sources of mounts. All
 // of them are read, and all have to agree; a source that cannot be read, or an
 // unknown annotation of this project, is an error.
-func readDemand(s *specs.Spec, id string) (Demand, error) {
+func readDemand(s *specs.Spec, id string) (demand, error) {
 	options, err := dockerOptions(s, id)
 	if err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	return demandOf(s, options)
 }
 
 // demandOf combines a configuration and Docker's --security-opt.
-func demandOf(s *specs.Spec, options []string) (Demand, error) {
-	var d Demand
+func demandOf(s *specs.Spec, options []string) (demand, error) {
+	var d demand
 	if err := d.configuration(s); err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
 	if err := checkKeys(s.Annotations); err != nil {
-		return Demand{}, err
+		return demand{}, err
 	}
-	d.Request = Asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
+	d.Request = asked{Value: s.Annotations[annotationRequest], By: "annotation " + annotationRequest}
 	// Docker's record first: what it says is the engine's word.
 	const docker = "docker --security-opt"
 	for _, o := range options {
@@ -126,31 +126,31 @@ func demandOf(s *specs.Spec, options []string) (Demand, error) {
 		case "label":
 			err = d.part(value, docker, true)
 		case "apparmor":
-			err = d.profile(Asked{Value: value, By: docker})
+			err = d.profile(asked{Value: value, By: docker})
 		}
 		if err != nil {
-			return Demand{}, err
+			return demand{}, err
 		}
 	}
 	const podman = "podman --security-opt"
 	if v := s.Annotations[podmanLabel]; v != "" {
 		for part := range strings.SplitSeq(v, ",label=") {
 			if err := d.part(part, podman, false); err != nil {
-				return Demand{}, err
+				return demand{}, err
 			}
 		}
 	}
-	if err := d.profile(Asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
-		return Demand{}, err
+	if err := d.profile(asked{Value: s.Annotations[podmanAppArmor], By: podman}); err != nil {
+		return demand{}, err
 	}
 	if v := s.Annotations[annotationSELinux]; v != "" {
 		for part := range strings.SplitSeq(v, ";") {
 			by := "annotation " + annotationSELinux
 			if noLabel(part) {
-				return Demand{}, fmt.Errorf("%s asks for no label (%q): an annotation can only tighten", by, part)
+				return demand{}, fmt.Errorf("%s asks for no label (%q): an annotation can only tighten", by, part)
 			}
 			if err := d.part(part, by, false); err != nil {
-				return Demand{}, err
+				return demand{}, err
 			}
 		}
 	}
@@ -177,7 +177,7 @@ func checkKeys(annotations map[string]string) error {
 }
 
 // configuration takes what the engine put into the configuration.
-func (d *Demand) configuration(s *specs.Spec) error {
+func (d *demand) configuration(s *specs.Spec) error {
 	parse := func(what, text string) (ctx selinux.Context, err error) {
 		if text == "" {
 			return ctx, nil
@@ -203,10 +203,10 @@ func (d *Demand) configuration(s *specs.Spec) error {
 		return err
 	}
 	if d.Process != (selinux.Context{}) {
-		d.User, d.Role, d.Type = Asked{d.Process.User, byConfiguration}, Asked{d.Process.Role, byConfiguration}, Asked{d.Process.Type, byConfiguration}
-		d.Level, d.ByEngine = Asked{levelOf(d.Process), byConfiguration}, true
+		d.User, d.Role, d.Type = asked{d.Process.User, byConfiguration}, asked{d.Process.Role, byConfiguration}, asked{d.Process.Type, byConfiguration}
+		d.Level, d.ByEngine = asked{levelOf(d.Process), byConfiguration}, true
 	}
-	return d.profile(Asked{Value: s.Process.ApparmorProfile, By: byConfiguration})
+	return d.profile(asked{Value: s.Process.ApparmorProfile, By: byConfiguration})
 }
 
 // levelOf is the level of a context, in canonical form; empty for one without
@@ -235,7 +235,7 @@ func noLabel(part string) bool { return part == "disable" || part == "nested" }
 // part adds one part of a label, "level:s0:c1,c2". Asking for no label asks for
 // nothing, and takes nothing away that another source asks for. Of a source that
 // is not the engine's own word a level counts alone.
-func (d *Demand) part(part, by string, own bool) error {
+func (d *demand) part(part, by string, own bool) error {
 	if noLabel(part) {
 		return nil
 	}
@@ -243,7 +243,7 @@ func (d *Demand) part(part, by string, own bool) error {
 	if !ok || value == "" {
 		return fmt.Errorf("%s: label %q: want NAME:VALUE", by, part)
 	}
-	var to *Asked
+	var to *asked
 	switch name {
 	case "level":
 		r, err := selinux.ParseRange(value)
@@ -258,7 +258,7 @@ func (d *Demand) part(part, by string, own bool) error {
 			return nil // less than any level that the registry gives
 		}
 		d.ByEngine = d.ByEngine || own
-		return d.Level.put("SELinux level", Asked{l.String(), by})
+		return d.Level.put("SELinux level", asked{l.String(), by})
 	case "user":
 		to = &d.User
 	case "role":
@@ -272,16 +272,16 @@ func (d *Demand) part(part, by string, own bool) error {
 	}
 	if !own && to.Value == "" {
 		// Not known to be tighter than what the container gets without it.
-		*to = Asked{Value: value, By: by + notOwn}
+		*to = asked{Value: value, By: by + notOwn}
 		return nil
 	}
-	return to.put("SELinux "+name, Asked{value, by})
+	return to.put("SELinux "+name, asked{value, by})
 }
 
 // notOwn marks a choice by someone who may only confirm it.
 const notOwn = " (an annotation)"
 
-func (d *Demand) profile(a Asked) error {
+func (d *demand) profile(a asked) error {
 	if a.Value == "unconfined" {
 		return nil // tighter is whatever another source asks for
 	}
@@ -354,8 +354,8 @@ func readRecord(name string) ([]byte, error) {
 	return b, err
 }
 
-// DemandHost is what of the host decides whether a demand can be met.
-type DemandHost struct {
+// demandHost is what of the host decides whether a demand can be met.
+type demandHost struct {
 	SELinux bool
 	// ProcessContext is what the host's policy gives containers; zero without SELinux.
 	ProcessContext selinux.Context
@@ -368,7 +368,7 @@ type DemandHost struct {
 }
 
 // Check refuses what the host cannot enforce. The error wraps [errUnenforceable].
-func (d Demand) Check(h DemandHost) error {
+func (d demand) Check(h demandHost) error {
 	if a := d.label(); a.Value != "" && !h.SELinux {
 		return fmt.Errorf("SELinux label %q, asked for by %s: SELinux is off: %w", a.Value, a.By, errUnenforceable)
 	}
@@ -390,29 +390,29 @@ func (d Demand) Check(h DemandHost) error {
 }
 
 // label is what was asked for of SELinux, and of whom, for errors.
-func (d Demand) label() Asked {
+func (d demand) label() asked {
 	if d.Process != (selinux.Context{}) {
-		return Asked{d.Process.String(), byConfiguration}
+		return asked{d.Process.String(), byConfiguration}
 	}
 	var parts []string
 	by := ""
 	for _, p := range []struct {
 		name string
-		Asked
+		asked
 	}{{"user", d.User}, {"role", d.Role}, {"type", d.Type}, {"level", d.Level}} {
 		if p.Value != "" {
 			parts = append(parts, p.name+":"+p.Value)
 			by = strings.TrimSuffix(p.By, notOwn)
 		}
 	}
-	return Asked{strings.Join(parts, " "), by}
+	return asked{strings.Join(parts, " "), by}
 }
 
 // Context is the label that was asked for on a host with SELinux, where the engine
 // has not put it into the configuration; its level is that of h when none was asked
 // for. given is false when the container gets what the host gives any container. The
 // error is for a user, role or type that an annotation may not choose.
-func (d Demand) Context(h DemandHost) (ctx selinux.Context, given bool, err error) {
+func (d demand) Context(h demandHost) (ctx selinux.Context, given bool, err error) {
 	if !h.SELinux || d.Process != (selinux.Context{}) {
 		return ctx, false, nil
 	}
@@ -420,7 +420,7 @@ func (d Demand) Context(h DemandHost) (ctx selinux.Context, given bool, err erro
 	for _, p := range []struct {
 		name string
 		to   *string
-		Asked
+		asked
 	}{{"user", &ctx.User, d.User}, {"role", &ctx.Role, d.Role}, {"type", &ctx.Type, d.Type}} {
 		if by, annotation := strings.CutSuffix(p.By, notOwn); annotation && p.Value != *p.to {
 			return ctx, false, fmt.Errorf("SELinux %s %q, asked for by %s: an annotation can only tighten, and this host gives containers %q", p.name, p.Value, by, *p.to)
@@ -442,7 +442,7 @@ func (d Demand) Context(h DemandHost) (ctx selinux.Context, given bool, err erro
 // Claim is the level to reserve, in canonical form: the one that was asked for, or
 // that of the root, which the engine has labelled for a container that it would run
 // without a label. Empty asks for a level of the registry's choice.
-func (d Demand) Claim() string {
+func (d demand) Claim() string {
 	if d.Level.Value != "" || d.Process != (selinux.Context{}) {
 		return d.Level.Value
 	}
@@ -453,7 +453,7 @@ func (d Demand) Claim() string {
 // holds. The containers of a pod have one label, which the first holds, and engines
 // give one to all roots of containers that are to have none. A level that only an
 // annotation names is for one container: an image would choose whose files it reads.
-func (d Demand) mayBorrow(s *specs.Spec) bool {
+func (d demand) mayBorrow(s *specs.Spec) bool {
 	fromRoot := d.Level.Value == "" && d.Claim() != ""
 	return fromRoot || d.ByEngine && joins(s)
 }
@@ -477,7 +477,7 @@ func sharesSandbox(s *specs.Spec) bool {
 }
 
 // Policy is the host's policy, tightened by what the container asks for.
-func (d Demand) Policy(host policy.Policy) (policy.Policy, error) {
+func (d demand) Policy(host policy.Policy) (policy.Policy, error) {
 	if d.Request.Value == "" || d.Request.Value == host.Name {
 		return host, nil
 	}

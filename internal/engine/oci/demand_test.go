@@ -57,13 +57,13 @@ func profiled(s *specs.Spec, profile string) *specs.Spec {
 	return s
 }
 
-func demandHosts(t testing.TB) (none, se, aa DemandHost) {
+func demandHosts(t testing.TB) (none, se, aa demandHost) {
 	ctx, err := selinux.ParseContext("system_u:system_r:container_t:s0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	is := func(name string) func(string) bool { return func(p string) bool { return p == name } }
-	return DemandHost{}, DemandHost{SELinux: true, ProcessContext: ctx}, DemandHost{AppArmor: true, Loaded: is("mine"), EngineDefault: is("docker-default")}
+	return demandHost{}, demandHost{SELinux: true, ProcessContext: ctx}, demandHost{AppArmor: true, Loaded: is("mine"), EngineDefault: is("docker-default")}
 }
 
 // TestDemand asks for a label and a profile in the ways of each engine, alone and
@@ -74,7 +74,7 @@ func TestDemand(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		spec    *specs.Spec
-		host    DemandHost
+		host    demandHost
 		refused string // empty for not
 		context string
 	}{
@@ -243,7 +243,7 @@ func TestDemandPolicy(t *testing.T) {
 			t.Errorf("%q: %q, %v", request, p.Name, err)
 		}
 	}
-	if _, err := (Demand{Request: Asked{"lenient", "annotation"}}).Policy(policy.Default()); !errors.Is(err, policy.ErrUnknown) {
+	if _, err := (demand{Request: asked{"lenient", "annotation"}}).Policy(policy.Default()); !errors.Is(err, policy.ErrUnknown) {
 		t.Error(err)
 	}
 }
@@ -306,7 +306,7 @@ func FuzzDemand(f *testing.F) {
 			return
 		}
 		// Whatever the image asks for, what the engine was asked for holds.
-		for what, pair := range map[string][2]Asked{
+		for what, pair := range map[string][2]asked{
 			"user": {base.User, d.User}, "role": {base.Role, d.Role}, "type": {base.Type, d.Type}, "level": {base.Level, d.Level}, "profile": {base.AppArmor, d.AppArmor},
 		} {
 			if pair[0].Value != "" && pair[0] != pair[1] {

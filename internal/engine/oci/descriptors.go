@@ -28,7 +28,7 @@ type passed struct {
 // passed on as descriptors of the caller, and the container is told of them.
 //
 // Source: sd_listen_fds(3); runc utils_linux.go, activation.Files.
-func readPassed(c *Call) (passed, error) {
+func readPassed(c *commandLine) (passed, error) {
 	var p passed
 	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) || c.Grammar.Runtime == "crun" { // crun does not look
 		if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 {
@@ -110,7 +110,7 @@ func runtimeEnv() []string {
 
 // keepNamed moves descriptors that options name by number out of the way of those
 // that are handed over.
-func keepNamed(c *Call) error {
+func keepNamed(c *commandLine) error {
 	for _, options := range []*Options{&c.Global, &c.Options} {
 		for _, name := range options.Names() {
 			value := options.Value(name)
@@ -132,7 +132,7 @@ func keepNamed(c *Call) error {
 }
 
 // aside is a number above all descriptors that are passed on.
-func aside(c *Call) int {
+func aside(c *commandLine) int {
 	sockets, _ := strconv.Atoi(os.Getenv("LISTEN_FDS")) // 0 for what is no number
 	const least, own = 100, 8
 	return max(least, firstFD+min(max(sockets, 0), mostPassed)+min(max(c.Int("preserve-fds"), 0), mostPassed)+own)

@@ -46,8 +46,8 @@ type wrapper struct {
 	log      log
 	cfg      settings.Settings
 	runtime  string
-	detected Detected
-	call     *Call
+	detected detected
+	call     *commandLine
 	// caller is the working directory of whoever called.
 	caller string
 	dir    *state.Dir
@@ -136,7 +136,7 @@ func (w *wrapper) mounts() error {
 
 // about prints what palisade-oci is, or how it is called: all of it, or the command
 // that is the topic.
-func (w *wrapper) about(d Detected, topic string) (int, error) {
+func (w *wrapper) about(d detected, topic string) (int, error) {
 	if w.call.Version {
 		fmt.Print(versionText(program, version(), w.runtime, d.Output))
 		return 0, nil
@@ -159,7 +159,7 @@ func (w *wrapper) replace() error {
 }
 
 // dirs are the folders to which paths of the command line are relative.
-func (w *wrapper) dirs() Dirs { return Dirs{Caller: w.caller, Bundle: w.call.bundleDir(w.caller)} }
+func (w *wrapper) dirs() dirs { return dirs{Caller: w.caller, Bundle: w.call.bundleDir(w.caller)} }
 
 // root is the folder in which the runtime keeps its containers; empty for its
 // default.
@@ -205,7 +205,7 @@ func (w *wrapper) record() (rec state.Record, ours bool, err error) {
 type detectedCache struct{ file string }
 
 // detectedCache is nil where nothing can be kept.
-func (w *wrapper) detectedCache() Cache {
+func (w *wrapper) detectedCache() versionCache {
 	if w.cfg.State == "" {
 		return nil
 	}
@@ -214,7 +214,7 @@ func (w *wrapper) detectedCache() Cache {
 
 const maxDetected = 1 << 16
 
-func (c detectedCache) read() map[string]Detected {
+func (c detectedCache) read() map[string]detected {
 	f, b, err := readFile(c.file)
 	if err != nil || len(b) > maxDetected {
 		return nil
@@ -224,23 +224,23 @@ func (c detectedCache) read() map[string]Detected {
 	if fi, err := f.Stat(); err != nil || fi.Mode().Perm()&0o022 != 0 {
 		return nil
 	}
-	var all map[string]Detected
+	var all map[string]detected
 	if json.Unmarshal(b, &all) != nil {
 		return nil
 	}
 	return all
 }
 
-func (c detectedCache) Load(key string) (Detected, bool) {
+func (c detectedCache) Load(key string) (detected, bool) {
 	d, ok := c.read()[key]
 	return d, ok
 }
 
-func (c detectedCache) Store(key string, d Detected) {
+func (c detectedCache) Store(key string, d detected) {
 	all := c.read()
 	const most = 32
 	if all == nil || len(all) >= most {
-		all = map[string]Detected{}
+		all = map[string]detected{}
 	}
 	all[key] = d
 	if b, err := json.Marshal(all); err == nil {

@@ -54,7 +54,7 @@ const safeMountPoints = "1.1.14"
 
 // checkMissingPoints refuses, for an older runc, mount points that are missing in a
 // writable volume (CVE-2024-45310).
-func checkMissingPoints(s *specs.Spec, d Detected) error {
+func checkMissingPoints(s *specs.Spec, d detected) error {
 	if d.Runtime != "runc" || !older(d.Version, safeMountPoints) {
 		return nil
 	}

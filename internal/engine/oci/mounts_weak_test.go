@@ -53,10 +53,10 @@ func TestMissingPoints(t *testing.T) {
 	bind := func(src, dst string, options ...string) specs.Mount {
 		return specs.Mount{Type: "bind", Source: src, Destination: dst, Options: append(options, "bind")}
 	}
-	old, fixed := Detected{Runtime: "runc", Version: "1.1.5+ds1"}, Detected{Runtime: "runc", Version: "1.1.14"}
+	old, fixed := detected{Runtime: "runc", Version: "1.1.5+ds1"}, detected{Runtime: "runc", Version: "1.1.14"}
 	for _, row := range []struct {
 		name   string
-		by     Detected
+		by     detected
 		mounts []specs.Mount
 		want   error
 	}{
@@ -66,7 +66,7 @@ func TestMissingPoints(t *testing.T) {
 		{"the volume cannot be written", old, []specs.Mount{bind(volume, "/data", "ro"), bind(other, "/data/sub")}, nil},
 		{"beside it", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data2")}, nil},
 		{"a runc that does it right", fixed, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
-		{"crun", Detected{Runtime: "crun", Version: "1.8.1"}, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
+		{"crun", detected{Runtime: "crun", Version: "1.8.1"}, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
 	} {
 		err := checkMissingPoints(&specs.Spec{Root: &specs.Root{Path: root}, Mounts: row.mounts}, row.by)
 		if !errors.Is(err, row.want) || (err == nil) != (row.want == nil) {

@@ -78,9 +78,9 @@ func EngineDefault(name string) bool {
 	return strings.HasPrefix(name, "containers-default-") || name == "crio-default"
 }
 
-// Builder makes profiles of containers of one shape for one kernel from one
+// builder makes profiles of containers of one shape for one kernel from one
 // template, which is compiled once. Not safe for concurrent use.
-type Builder struct{ template *compile.Template }
+type builder struct{ template *compile.Template }
 
 // Shape is what the profile of a container follows from, its name aside.
 type Shape struct {
@@ -138,13 +138,13 @@ func (s Shape) Text(name string) []byte {
 }
 
 // newBuilder compiles the template.
-func newBuilder(s Shape, kernel *apparmor.Features) (*Builder, error) {
+func newBuilder(s Shape, kernel *apparmor.Features) (*builder, error) {
 	const name = "palisade-template"
 	t, err := template(s.Text(name), name, kernel)
 	if err != nil {
 		return nil, fmt.Errorf("AppArmor profile of policy %s: %w", s.Policy.Name, err)
 	}
-	return &Builder{t}, nil
+	return &builder{t}, nil
 }
 
 func template(text []byte, name string, kernel *apparmor.Features) (*compile.Template, error) {
@@ -166,7 +166,7 @@ func resolve(text []byte, name string, kernel *apparmor.Features) (*apparmor.Pol
 
 // Build makes one container's profile. readOnly are paths that this container
 // does not write to, beside those of its policy.
-func (b *Builder) Build(name string, readOnly []string) ([]byte, error) {
+func (b *builder) Build(name string, readOnly []string) ([]byte, error) {
 	var extra []*apparmor.ResolvedRule
 	for _, p := range readOnly {
 		extra = append(extra, &apparmor.ResolvedRule{

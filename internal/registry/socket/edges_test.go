@@ -19,11 +19,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/await"
 	"github.com/palisade-sec/palisade/svirt"
 )
 
@@ -354,6 +356,13 @@ func TestEnd(t *testing.T) {
 	}()
 	<-s.asked
 	cancel()
+	// Until Serve has seen the end it may answer. Then it hangs up.
+	if err := idle.conn.SetReadDeadline(await.End(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := idle.conn.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes, %v, want the connection closed", n, err)
+	}
 	if err := idle.Bind("x"); err == nil {
 		t.Error("a request was answered after the end")
 	}
@@ -368,6 +377,55 @@ func TestEnd(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// lateListener accepts a connection while the end comes.
+type lateListener struct {
+	net.Listener
+	end    func()
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.end()
+		<-l.closed
+	}
+	return c, err
+}
+
+func (l *lateListener) Close() error {
+	defer l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// TestEndWhileAccepting: a client that comes just before the end does not hold it up.
+func TestEndWhileAccepting(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- Serve(ctx, &lateListener{Listener: l, end: cancel, closed: make(chan struct{})}, &spy{})
+	}()
+	c, err := net.Dial("unix", path) // a Client would ask at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-await.Context(t).Done():
+		t.Fatal("it waits for a client that asks nothing")
 	}
 }
 

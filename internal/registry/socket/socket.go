@@ -140,6 +140,9 @@ func Serve(ctx context.Context, l net.Listener, a svirt.Authority) error {
 		}
 		mu.Lock()
 		open[c] = true
+		if ctx.Err() != nil { // what ends the others may not have seen this one
+			_ = c.SetReadDeadline(time.Now())
+		}
 		mu.Unlock()
 		wg.Go(func() {
 			defer func() {
