@@ -242,7 +242,11 @@ func lineFaults() []fault {
 	add("unknown command", making, fault{words: func(p *place) []string { return []string{"launch", "--bundle", p.bundle, p.id} }})
 	add("descriptors that are not open", runtimes, fault{options: []string{"--preserve-fds=40"}, runtimes: []string{"runc"}})
 	add("descriptors that are not open", runtimes, fault{options: []string{"--preserve-fds=40"}, runtimes: []string{"crun"}})
-	out[len(out)-1].refused = false // crun passes on what is open
+	crun := &out[len(out)-1]
+	crun.refused, crun.reason = false, "crun passes on those that are open; /dev/null stands for the others"
+	for fd := 3; fd < 43; fd++ {
+		crun.mayDiffer = append(crun.mayDiffer, fmt.Sprintf("fd %d /dev/null", fd), fmt.Sprintf("fd %d /null", fd))
+	}
 	add("descriptors below zero", runtimes, fault{options: []string{"--preserve-fds=-1"}})
 	add("too many descriptors", runtimes, fault{options: []string{"--preserve-fds=99999999999"}})
 	add("log by a descriptor that is not open", runtimes, fault{words: func(p *place) []string {
