@@ -5,6 +5,7 @@ package oci
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,32 @@ func TestEngineBundles(t *testing.T) {
 	} {
 		if got := w.engineBundles(tt[0], records); got != tt[1] {
 			t.Errorf("%s:\n%s\nwant\n%s", tt[0], got, tt[1])
+		}
+	}
+}
+
+// TestMountsRefused refuses to change the mounts of a container of ours.
+func TestMountsRefused(t *testing.T) {
+	dir, err := state.Open(filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dir.Create(state.Record{ID: "web", Engine: "oci"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, words := range [][]string{{"mounts", "add", "web", "mounts.json"}, {"mounts", "remove", "web", "mounts.json"}} {
+		call, err := parse(crunGrammar("1.22"), words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if call.Role() != roleMounts {
+			t.Fatalf("%q has the role %v", words, call.Role())
+		}
+		w := &wrapper{dir: dir, call: call, caller: "/"}
+		if err := w.mounts(); err == nil || !strings.Contains(err.Error(), "are not changed later") {
+			t.Errorf("%q: %v", words, err)
 		}
 	}
 }
