@@ -121,3 +121,18 @@ func TestMountsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestNotifyPoint says where runtimes mount the folder of a service's socket.
+func TestNotifyPoint(t *testing.T) {
+	runc, crun := &commandLine{Grammar: runcGrammar(reorderKnownOptions)}, &commandLine{Grammar: crunGrammar("1.8.1")}
+	for _, tt := range []struct {
+		call         *commandLine
+		socket, want string
+	}{
+		{runc, "", ""}, {crun, "", ""}, {runc, "/x/y", "/run/notify"}, {crun, "/run/a/../socket", "/run/socket"}, {crun, "@abstract", "/@abstract"},
+	} {
+		if got := notifyPoint(tt.call, tt.socket); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.socket, got, tt.want)
+		}
+	}
+}
