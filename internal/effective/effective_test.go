@@ -284,6 +284,12 @@ var comparisons = []struct {
 	{"Devices", "another", func(s *State) { s.Devices[0].Device.Minor = 1 }, "mounts"},
 	{"Devices", "of another kind", func(s *State) { s.Devices[1].Device.Major = 4 }, "mounts"},
 	{"DevicesDenied", "every device", func(s *State) { s.DevicesDenied = false }, "mounts"},
+	{"Devices", "in a folder of the host", func(s *State) {
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/host/kvm", Kind: kindChar, Device: Device{10, 232}})
+	}, ""},
+	{"Devices", "beside a folder of the host", func(s *State) {
+		s.Devices = append(s.Devices, Mount{Destination: "/dev/hosts", Kind: kindChar, Device: Device{10, 232}})
+	}, "mounts"},
 	{"Devices", "nobody asked for it", func(s *State) {
 		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: kindChar, Device: Device{1, 11}})
 	}, "mounts"},

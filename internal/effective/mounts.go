@@ -213,7 +213,10 @@ func compareMounts(asked, found State) []Mismatch {
 	for _, d := range found.Devices {
 		want, usual := devices[d.Destination]
 		if !usual {
-			if asked.Others != nil && !slices.ContainsFunc(asked.Devices, func(a Mount) bool { return a.Destination == d.Destination && a.Device == d.Device }) {
+			// A folder of the host brings its devices along; the control group says which
+			// of them can be used.
+			ofHost := slices.ContainsFunc(asked.Mounts, func(a Mount) bool { return a.Bind && below(d.Destination, path.Clean(a.Destination)) })
+			if asked.Others != nil && !ofHost && !slices.ContainsFunc(asked.Devices, func(a Mount) bool { return a.Destination == d.Destination && a.Device == d.Device }) {
 				add(d.Destination, "nothing", fmt.Sprintf("%s %d:%d", d.Kind, d.Device.Major, d.Device.Minor), "nobody asked for the device")
 			}
 			continue

@@ -148,8 +148,8 @@ type score struct{ tests, alone, below, skipped, explained int }
 // judge compares the outcomes of one file. text is what the file said below Palisade.
 func (s *score) judge(t *testing.T, file string, alone, below map[string]string, differs map[string]string, text string) {
 	t.Helper()
-	if len(alone) == 0 {
-		t.Errorf("%s: no test ran", file)
+	if len(alone) == 0 && !strings.Contains(text, "1..0") { // what it needs is not here
+		t.Errorf("%s: no test ran\n%s", file, text)
 	}
 	for name, outcome := range alone {
 		key := file + ": " + name

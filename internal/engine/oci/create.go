@@ -296,6 +296,9 @@ func (w *wrapper) edit(c *state.Container, p *bundle.Plan, g *inBundle) (effecti
 		return st, fmt.Errorf("%s: %w", g.file, err)
 	}
 	st.FDs = w.passed.total()
+	if point := notifyPoint(w.call, os.Getenv("NOTIFY_SOCKET")); point != "" && st.Others != nil {
+		st.Others = append(st.Others, point)
+	}
 	return st, nil
 }
 

@@ -5,6 +5,7 @@ package oci
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,7 @@ func readPassed(c *commandLine) (passed, error) {
 	for fd := firstFD; fd < p.step(); fd++ {
 		switch {
 		case inherited(fd):
-		case c.Grammar.Runtime != "crun" || fd < firstFD+p.sockets:
+		case c.Grammar.Runtime != "crun":
 			return p, fmt.Errorf("descriptor %d, which is to be passed on, is not open", fd)
 		case p.empty == nil:
 			var err error
@@ -147,4 +148,19 @@ func namedFD(path string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// notifyPoint is where the runtime mounts the folder of the socket through which a
+// service says that it is ready; empty for nowhere.
+//
+// Source: sd_notify(3); runc 1.1.5, notify_socket.go; crun 1.8.1,
+// src/libcrun/container.c, get_notify_fd.
+func notifyPoint(c *commandLine, socket string) string {
+	switch {
+	case socket == "":
+		return ""
+	case c.Grammar.Runtime == "crun":
+		return filepath.Clean("/" + socket)
+	}
+	return "/run/notify"
 }

@@ -5,6 +5,7 @@ package oci
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,47 @@ func TestEngineBundles(t *testing.T) {
 	} {
 		if got := w.engineBundles(tt[0], records); got != tt[1] {
 			t.Errorf("%s:\n%s\nwant\n%s", tt[0], got, tt[1])
+		}
+	}
+}
+
+// TestMountsRefused refuses to change the mounts of a container of ours.
+func TestMountsRefused(t *testing.T) {
+	dir, err := state.Open(filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dir.Create(state.Record{ID: "web", Engine: "oci"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, words := range [][]string{{"mounts", "add", "web", "mounts.json"}, {"mounts", "remove", "web", "mounts.json"}} {
+		call, err := parse(crunGrammar("1.22"), words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if call.Role() != roleMounts {
+			t.Fatalf("%q has the role %v", words, call.Role())
+		}
+		w := &wrapper{dir: dir, call: call, caller: "/"}
+		if err := w.mounts(); err == nil || !strings.Contains(err.Error(), "are not changed later") {
+			t.Errorf("%q: %v", words, err)
+		}
+	}
+}
+
+// TestNotifyPoint says where runtimes mount the folder of a service's socket.
+func TestNotifyPoint(t *testing.T) {
+	runc, crun := &commandLine{Grammar: runcGrammar(reorderKnownOptions)}, &commandLine{Grammar: crunGrammar("1.8.1")}
+	for _, tt := range []struct {
+		call         *commandLine
+		socket, want string
+	}{
+		{runc, "", ""}, {crun, "", ""}, {runc, "/x/y", "/run/notify"}, {crun, "/run/a/../socket", "/run/socket"}, {crun, "@abstract", "/@abstract"},
+	} {
+		if got := notifyPoint(tt.call, tt.socket); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.socket, got, tt.want)
 		}
 	}
 }
