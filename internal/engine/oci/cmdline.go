@@ -70,12 +70,6 @@ func (r role) String() string {
 	return fmt.Sprintf("role %d", uint8(r))
 }
 
-// makesProcess reports whether the command makes a process that is to be
-// confined.
-func (r role) makesProcess() bool {
-	return r == roleCreate || r == roleRun || r == roleExec || r == roleRestore
-}
-
 // valueType is the kind of value that an option takes.
 type valueType uint8
 

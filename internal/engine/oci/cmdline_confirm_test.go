@@ -182,7 +182,7 @@ func (w *writer) line() []string {
 	cmd := &w.g.Commands[w.IntN(len(w.g.Commands))]
 	if w.chance(60) {
 		for {
-			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; cmd.Role.makesProcess() {
+			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; slices.Contains([]role{roleCreate, roleRun, roleExec, roleRestore}, cmd.Role) {
 				break
 			}
 		}
