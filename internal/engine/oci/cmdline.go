@@ -36,13 +36,13 @@ const (
 	reorderKnownOptions
 )
 
-// Role is what a command does, as far as a caller that confines containers has
+// role is what a command does, as far as a caller that confines containers has
 // to know.
-type Role uint8
+type role uint8
 
 const (
 	// rolePass is a command that makes no process in a container and changes none.
-	rolePass Role = iota
+	rolePass role = iota
 	// roleCreate makes a container whose process waits for roleStart.
 	roleCreate
 	// roleRun makes a container and starts it.
@@ -63,26 +63,20 @@ const (
 
 var roleNames = [...]string{"pass", "create", "run", "exec", "restore", "start", "delete", "update", "mounts"}
 
-func (r Role) String() string {
+func (r role) String() string {
 	if int(r) < len(roleNames) {
 		return roleNames[r]
 	}
 	return fmt.Sprintf("role %d", uint8(r))
 }
 
-// makesProcess reports whether the command makes a process that is to be
-// confined.
-func (r Role) makesProcess() bool {
-	return r == roleCreate || r == roleRun || r == roleExec || r == roleRestore
-}
-
-// Type is the kind of value that an option takes.
-type Type uint8
+// valueType is the kind of value that an option takes.
+type valueType uint8
 
 const (
 	// boolValue takes no value, or one of Go's spellings of true and false where the
 	// syntax is syntaxGoFlag.
-	boolValue Type = iota
+	boolValue valueType = iota
 	// optionalBool is a switch that may have a value behind an equals sign: "false"
 	// and "no" turn it off, everything else on.
 	optionalBool
@@ -96,12 +90,12 @@ const (
 	pairValue
 )
 
-// Base is the folder that a relative path of an option is relative to.
-type Base uint8
+// pathBase is the folder that a relative path of an option is relative to.
+type pathBase uint8
 
 const (
 	// noPath is the base of a value that is no path.
-	noPath Base = iota
+	noPath pathBase = iota
 	// callerBase is the working directory of the caller.
 	callerBase
 	// bundleBase is the bundle: the runtime changes its directory before it uses the path.
@@ -115,15 +109,15 @@ const (
 	stateBase
 )
 
-// Option is one option of a runtime.
-type Option struct {
+// option is one option of a runtime.
+type option struct {
 	// Name is the long name, by which values are asked for.
 	Name string
 	// Short are one-letter names.
 	Short string
 	// Aliases are other long names of the same option.
 	Aliases []string
-	Type    Type
+	Type    valueType
 	// Min and Max bound an intValue.
 	Min, Max int64
 	// Enum are the values that a stringValue may have; any when it is empty.
@@ -142,11 +136,11 @@ type Option struct {
 	// Separate is an option whose value can only be the next word.
 	Separate bool
 	// Path is the base of a relative path.
-	Path Base
+	Path pathBase
 	// PathIn replaces Path in some commands, for an option before the command.
-	PathIn map[string]Base
+	PathIn map[string]pathBase
 	// Literal are values that are not paths, or paths of another base.
-	Literal map[string]Base
+	Literal map[string]pathBase
 	// Default is the path that the runtime takes below Path when the option is not
 	// given.
 	Default string
@@ -162,8 +156,8 @@ type Option struct {
 type command struct {
 	Name    string
 	Aliases []string
-	Role    Role
-	Options []Option
+	Role    role
+	Options []option
 	// Min and Max bound the number of arguments that are no options; Max < 0 is no
 	// bound.
 	Min, Max int
@@ -191,7 +185,7 @@ type grammar struct {
 	Syntax  syntax
 	Reorder reordering
 	// Options stand before the command.
-	Options  []Option
+	Options  []option
 	Commands []command
 	// IDChars are the characters of a container's ID besides letters and digits.
 	IDChars string
@@ -286,21 +280,21 @@ func (g *grammar) validID(id string) string {
 	return ""
 }
 
-// Options are the options of one place of a command line, with their values in
+// options are the options of one place of a command line, with their values in
 // the order of the command line.
-type Options struct {
-	table *[]Option
+type options struct {
+	table *[]option
 	set   []setting
 	drops bool // obey DropsEmpty
-	seen  map[*Option]string
+	seen  map[*option]string
 }
 
 type setting struct {
-	opt   *Option
+	opt   *option
 	value string // of a boolValue "true" or "false"
 }
 
-func (o *Options) find(name string) *Option {
+func (o *options) find(name string) *option {
 	if o.table == nil {
 		return nil
 	}
@@ -313,13 +307,13 @@ func (o *Options) find(name string) *Option {
 }
 
 // Has reports whether the option is given.
-func (o *Options) Has(name string) bool {
+func (o *options) Has(name string) bool {
 	return slices.ContainsFunc(o.set, func(s setting) bool { return s.opt.Name == name })
 }
 
 // Value is the value of the option, the last one of several; empty when it is not
 // given.
-func (o *Options) Value(name string) string {
+func (o *options) Value(name string) string {
 	for _, s := range slices.Backward(o.set) {
 		if s.opt.Name == name {
 			return s.value
@@ -329,17 +323,17 @@ func (o *Options) Value(name string) string {
 }
 
 // Bool reports whether a switch is on.
-func (o *Options) Bool(name string) bool { return o.Value(name) == "true" }
+func (o *options) Bool(name string) bool { return o.Value(name) == "true" }
 
 // Int is the value of an intValue; 0 when it is not given.
-func (o *Options) Int(name string) int {
+func (o *options) Int(name string) int {
 	var n int
 	_, _ = fmt.Sscanf(o.Value(name), "%d", &n) // the parser checked it
 	return n
 }
 
 // Values are the values of a repeated option, as the runtime takes them.
-func (o *Options) Values(name string) []string {
+func (o *options) Values(name string) []string {
 	var out []string
 	drops := false
 	for _, s := range o.set {
@@ -354,7 +348,7 @@ func (o *Options) Values(name string) []string {
 }
 
 // Names are the names of the given options, each once.
-func (o *Options) Names() []string {
+func (o *options) Names() []string {
 	var out []string
 	for _, s := range o.set {
 		if !slices.Contains(out, s.opt.Name) {
@@ -365,13 +359,13 @@ func (o *Options) Names() []string {
 }
 
 // Delete takes all values of the option away.
-func (o *Options) Delete(name string) {
+func (o *options) Delete(name string) {
 	o.set = slices.DeleteFunc(o.set, func(s setting) bool { return s.opt.Name == name })
 }
 
 // Set replaces all values of the option. The error is one of a name that the
 // grammar does not have here, or of a value of the wrong type.
-func (o *Options) Set(name string, values ...string) error {
+func (o *options) Set(name string, values ...string) error {
 	opt := o.find(name)
 	if opt == nil {
 		return fmt.Errorf("set option --%s: no such option", name)
@@ -394,9 +388,9 @@ func (o *Options) Set(name string, values ...string) error {
 
 // add takes one value from a command line. The value is canonical. After the last
 // one, settle has to be called.
-func (o *Options) add(opt *Option, value string) (why string) {
+func (o *options) add(opt *option, value string) (why string) {
 	if o.seen == nil {
-		o.seen = map[*Option]string{}
+		o.seen = map[*option]string{}
 	}
 	if had, twice := o.seen[opt]; twice && opt.Once && had != value {
 		return fmt.Sprintf("option --%s is given twice, with %s and %s", opt.Name, quote(had), quote(value))
@@ -408,8 +402,8 @@ func (o *Options) add(opt *Option, value string) (why string) {
 
 // settle leaves the last value of each option that does not collect them, in its
 // place: some options undo others, so their order counts.
-func (o *Options) settle() {
-	later := map[*Option]bool{}
+func (o *options) settle() {
+	later := map[*option]bool{}
 	keep := len(o.set)
 	for i, s := range slices.Backward(o.set) {
 		if later[s.opt] && !s.opt.Repeat {
@@ -426,11 +420,11 @@ func (o *Options) settle() {
 type commandLine struct {
 	Grammar *grammar
 	// Global are the options before the command.
-	Global Options
+	Global options
 	// Command is the canonical name; empty for none.
 	Command string
 	// Options of the command.
-	Options
+	options
 	// Help and Version are set when the runtime would do nothing but print its help
 	// or version. Then there are no arguments, and ID is empty.
 	Help, Version bool
@@ -448,7 +442,7 @@ type commandLine struct {
 }
 
 // Role is what the command does. One that only prints its help has rolePass.
-func (c *commandLine) Role() Role {
+func (c *commandLine) Role() role {
 	if c.command == nil || c.Help || c.Version {
 		return rolePass
 	}
@@ -502,7 +496,7 @@ func (c *commandLine) argv() []string {
 	if c.Help {
 		return append(out, "--help")
 	}
-	out = c.Grammar.words(out, &c.Options)
+	out = c.Grammar.words(out, &c.options)
 	if args := c.positionals(); len(args) > 0 {
 		out = append(out, "--")
 		out = append(out, args...)
@@ -510,7 +504,7 @@ func (c *commandLine) argv() []string {
 	return out
 }
 
-func (g *grammar) words(out []string, o *Options) []string {
+func (g *grammar) words(out []string, o *options) []string {
 	for _, s := range o.set {
 		name := "--" + s.opt.Name
 		switch {
@@ -577,7 +571,7 @@ func (c *commandLine) failure(reason syntaxReason, word, format string, args ...
 }
 
 // take adds one option with its value.
-func (c *commandLine) take(o *Options, opt *Option, word, value string) *syntaxError {
+func (c *commandLine) take(o *options, opt *option, word, value string) *syntaxError {
 	if opt.Refuse != "" {
 		return c.failure(refused, word, "option --%s: %s", opt.Name, opt.Refuse)
 	}
@@ -604,7 +598,7 @@ func (c *commandLine) begin(word string) *syntaxError {
 		return e
 	}
 	c.Command = c.command.Name
-	c.Options.table = &c.command.Options
+	c.options.table = &c.command.Options
 	return nil
 }
 
@@ -656,7 +650,7 @@ func (c *commandLine) finish(args []string) *syntaxError {
 }
 
 // unknown is the error of an option that is not in the table.
-func (c *commandLine) unknown(table []Option, word, name string) *syntaxError {
+func (c *commandLine) unknown(table []option, word, name string) *syntaxError {
 	e := c.failure(unknownOption, word, "unknown option %s", quote(word))
 	if strings.HasPrefix("--"+name, ownPrefix) {
 		e.Reason, e.Hint = misplacedOwn, "options of Palisade stand before all others"

@@ -30,7 +30,7 @@ func (g *grammar) argp(args []string) (*commandLine, *syntaxError) {
 	if e := c.begin(rest[0]); e != nil {
 		return nil, e
 	}
-	rest, e = c.argpOptions(&c.Options, rest[1:])
+	rest, e = c.argpOptions(&c.options, rest[1:])
 	if e != nil {
 		return nil, e
 	}
@@ -46,7 +46,7 @@ func orError(c *commandLine, e *syntaxError) (*commandLine, *syntaxError) {
 
 // argpOptions reads the options at the front of args, and returns what follows
 // them. It stops where the runtime would print its help or version and end.
-func (c *commandLine) argpOptions(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpOptions(o *options, args []string) (rest []string, e *syntaxError) {
 	for len(args) > 0 {
 		word := args[0]
 		if len(word) < 2 || word[0] != '-' {
@@ -79,7 +79,7 @@ func (c *commandLine) argpOptions(o *Options, args []string) (rest []string, e *
 	return args, nil
 }
 
-func (c *commandLine) argpLong(o *Options, word string, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpLong(o *options, word string, args []string) (rest []string, e *syntaxError) {
 	name, value, given := strings.Cut(word[2:], "=")
 	opt, e := c.argpNamed(*o.table, word, name)
 	if e != nil {
@@ -99,7 +99,7 @@ func (c *commandLine) argpLong(o *Options, word string, args []string) (rest []s
 	return args, c.argpTake(o, opt, word, value)
 }
 
-func (c *commandLine) argpShort(o *Options, word string, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) argpShort(o *options, word string, args []string) (rest []string, e *syntaxError) {
 	for i := 1; i < len(word); i++ {
 		letter := word[i]
 		if letter == 0xff {
@@ -128,7 +128,7 @@ func (c *commandLine) argpShort(o *Options, word string, args []string) (rest []
 	return args, nil
 }
 
-func (c *commandLine) argpTake(o *Options, opt *Option, word, value string) *syntaxError {
+func (c *commandLine) argpTake(o *options, opt *option, word, value string) *syntaxError {
 	if e := c.take(o, opt, word, value); e != nil {
 		return e
 	}
@@ -137,7 +137,7 @@ func (c *commandLine) argpTake(o *Options, opt *Option, word, value string) *syn
 	return nil
 }
 
-func argpLetter(table []Option, letter byte) *Option {
+func argpLetter(table []option, letter byte) *option {
 	for i := range table {
 		if strings.IndexByte(table[i].Short, letter) >= 0 {
 			return &table[i]
@@ -147,8 +147,8 @@ func argpLetter(table []Option, letter byte) *Option {
 }
 
 // argpNamed finds an option by its long name or an abbreviation of it.
-func (c *commandLine) argpNamed(table []Option, word, name string) (*Option, *syntaxError) {
-	var found *Option
+func (c *commandLine) argpNamed(table []option, word, name string) (*option, *syntaxError) {
+	var found *option
 	var all []string
 	for i := range table {
 		o := &table[i]
@@ -161,7 +161,7 @@ func (c *commandLine) argpNamed(table []Option, word, name string) (*Option, *sy
 				if found == nil {
 					found = o
 				} else if found != o {
-					found = &Option{} // of two
+					found = &option{} // of two
 				}
 			}
 		}

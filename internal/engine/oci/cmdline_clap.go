@@ -75,16 +75,16 @@ func (c *commandLine) clapCommand(args []string) *syntaxError {
 			args = args[1:]
 		default:
 			var e *syntaxError
-			if args, e = c.clapOption(&c.Options, args); e != nil {
+			if args, e = c.clapOption(&c.options, args); e != nil {
 				return e
 			}
 			if c.Help {
-				c.Options = Options{table: c.Options.table}
+				c.options = options{table: c.options.table}
 				return nil
 			}
 		}
 	}
-	c.Options.settle()
+	c.options.settle()
 	return c.finish(positional)
 }
 
@@ -92,10 +92,10 @@ func (c *commandLine) clapCommand(args []string) *syntaxError {
 func (c *commandLine) clapKnown(word string) bool {
 	if long, ok := strings.CutPrefix(word, "--"); ok {
 		name, _, _ := strings.Cut(long, "=")
-		return c.Options.find(name) != nil
+		return c.options.find(name) != nil
 	}
 	for i := 1; i < len(word); i++ {
-		if argpLetter(*c.Options.table, word[i]) == nil {
+		if argpLetter(*c.options.table, word[i]) == nil {
 			return false
 		}
 	}
@@ -105,11 +105,11 @@ func (c *commandLine) clapKnown(word string) bool {
 func isDashed(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
 
 // clapOption reads the option at the front of args.
-func (c *commandLine) clapOption(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) clapOption(o *options, args []string) (rest []string, e *syntaxError) {
 	word, args := args[0], args[1:]
 	if long, ok := strings.CutPrefix(word, "--"); ok {
 		name, value, given := strings.Cut(long, "=")
-		i := slices.IndexFunc(*o.table, func(p Option) bool { return p.Name == name || slices.Contains(p.Aliases, name) })
+		i := slices.IndexFunc(*o.table, func(p option) bool { return p.Name == name || slices.Contains(p.Aliases, name) })
 		if i < 0 {
 			return nil, c.unknown(*o.table, word, name)
 		}
@@ -135,7 +135,7 @@ func (c *commandLine) clapOption(o *Options, args []string) (rest []string, e *s
 	return args, nil
 }
 
-func (c *commandLine) clapTake(o *Options, opt *Option, word, value string, given bool, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) clapTake(o *options, opt *option, word, value string, given bool, args []string) (rest []string, e *syntaxError) {
 	switch {
 	case opt.Type == boolValue && given:
 		return nil, c.failure(unexpectedValue, word, "option --%s takes no value", opt.Name)

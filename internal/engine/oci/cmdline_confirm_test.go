@@ -69,7 +69,7 @@ var (
 	tails = []string{"ls", "-l", "--", "--bundle", "-b", "sh", "-c", "echo hi", "", "A=B", "KILL", "9", "-9", "--force", "--process=/p", "-t"}
 )
 
-func (w *writer) value(o *Option) string {
+func (w *writer) value(o *option) string {
 	switch {
 	case w.chance(8):
 		return oneOf(w, strange)
@@ -86,7 +86,7 @@ func (w *writer) value(o *Option) string {
 }
 
 // option is one option in one of the ways to write it.
-func (w *writer) option(o *Option) []string {
+func (w *writer) option(o *option) []string {
 	takes := o.Type != boolValue && o.Type != optionalBool
 	name := o.Name
 	if len(o.Aliases) > 0 && w.chance(30) {
@@ -126,7 +126,7 @@ func (w *writer) option(o *Option) []string {
 	return []string{dash + name}
 }
 
-func (w *writer) options(table []Option, most int) (out [][]string) {
+func (w *writer) options(table []option, most int) (out [][]string) {
 	for range w.IntN(most + 1) {
 		if len(table) == 0 {
 			break
@@ -149,7 +149,7 @@ func (w *writer) options(table []Option, most int) (out [][]string) {
 }
 
 // joined puts one-letter options of a command into one word.
-func (w *writer) joined(table []Option) string {
+func (w *writer) joined(table []option) string {
 	word := "-"
 	for range 1 + w.IntN(4) {
 		if o := table[w.IntN(len(table))]; o.Short != "" {
@@ -182,7 +182,7 @@ func (w *writer) line() []string {
 	cmd := &w.g.Commands[w.IntN(len(w.g.Commands))]
 	if w.chance(60) {
 		for {
-			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; cmd.Role.makesProcess() {
+			if cmd = &w.g.Commands[w.IntN(len(w.g.Commands))]; slices.Contains([]role{roleCreate, roleRun, roleExec, roleRestore}, cmd.Role) {
 				break
 			}
 		}
@@ -408,7 +408,7 @@ func why(g *grammar, p *peer, c *commandLine) string {
 	if cmd := g.Command(c.Command); cmd != nil && gone(cmd.Since, "") {
 		return ": command of another version"
 	}
-	for _, o := range [][]setting{c.Global.set, c.Options.set} {
+	for _, o := range [][]setting{c.Global.set, c.options.set} {
 		if slices.ContainsFunc(o, func(s setting) bool { return gone(s.opt.Since, s.opt.Until) }) {
 			return ": option of another version"
 		}
@@ -434,9 +434,9 @@ func expect(g *grammar, c *commandLine) verdict {
 		return verdict{kind: "version"}
 	}
 	for _, side := range []struct {
-		from *Options
+		from *options
 		to   *[]tookOption
-	}{{&c.Global, &v.global}, {&c.Options, &v.options}} {
+	}{{&c.Global, &v.global}, {&c.options, &v.options}} {
 		for _, name := range side.from.Names() {
 			*side.to = append(*side.to, tookOption{name, side.from.Values(name)})
 		}
@@ -463,7 +463,7 @@ func (v verdict) differs(g *grammar, w verdict) string {
 	return differ("option", g, cmd.Options, v.options, w.options)
 }
 
-func differ(what string, g *grammar, table []Option, ours, theirs []tookOption) string {
+func differ(what string, g *grammar, table []option, ours, theirs []tookOption) string {
 	a, b := folded(table, ours), folded(table, theirs)
 	if g.Runtime == "runc" {
 		if r, ok := a["root"]; ok && !sameRoot(r[0], b["root"]) {
@@ -507,10 +507,10 @@ func sameRoot(ours string, theirs []string) bool {
 }
 
 // folded are the values of each option: all of one that is repeated, else the last.
-func folded(table []Option, from []tookOption) map[string][]string {
+func folded(table []option, from []tookOption) map[string][]string {
 	out := map[string][]string{}
 	for _, g := range from {
-		i := slices.IndexFunc(table, func(o Option) bool { return o.Name == g.name })
+		i := slices.IndexFunc(table, func(o option) bool { return o.Name == g.name })
 		values := g.values
 		if i >= 0 {
 			values = nil
@@ -681,7 +681,7 @@ func TestConfirmRuncTable(t *testing.T) {
 	}
 }
 
-func rows(table []Option) []string {
+func rows(table []option) []string {
 	out := []string{}
 	for _, o := range table {
 		if o.Name == "help" {
@@ -692,7 +692,7 @@ func rows(table []Option) []string {
 			names = append(names, string(r))
 		}
 		slices.Sort(names)
-		kind := map[Type]string{boolValue: "bool", stringValue: "text", intValue: "int", durationValue: "duration"}[o.Type]
+		kind := map[valueType]string{boolValue: "bool", stringValue: "text", intValue: "int", durationValue: "duration"}[o.Type]
 		if o.Repeat {
 			kind += "s"
 		}
@@ -741,10 +741,10 @@ func TestConfirmCrunTable(t *testing.T) {
 			theirs[w[3]] = kind
 		}
 		for _, o := range c.Options {
-			if slices.ContainsFunc(argpOwn(), func(own Option) bool { return own.Name == o.Name }) {
+			if slices.ContainsFunc(argpOwn(), func(own option) bool { return own.Name == o.Name }) {
 				continue
 			}
-			kind := map[Type]string{boolValue: "bool", optionalBool: "optional"}[o.Type]
+			kind := map[valueType]string{boolValue: "bool", optionalBool: "optional"}[o.Type]
 			if kind == "" {
 				kind = "text"
 			}

@@ -14,7 +14,7 @@ import "slices"
 // Source: crun 1.8.1 and 1.29.1: src/crun.c, src/run_create.c and one file a command;
 // src/libcrun/status.c validate_id.
 func crunGrammar(version string) *grammar {
-	inBundle := map[string]Base{"create": bundleBase, "run": bundleBase, "restore": bundleBase}
+	inBundle := map[string]pathBase{"create": bundleBase, "run": bundleBase, "restore": bundleBase}
 	root := file("root", "", callerBase, "folder of the containers' state")
 	root.PathIn = inBundle
 	log := file("log", "", callerBase, "log: [file:]PATH, journald:ID or syslog:ID")
@@ -24,7 +24,7 @@ func crunGrammar(version string) *grammar {
 		Version: version,
 		Syntax:  syntaxArgp,
 		IDChars: "_+-.",
-		Options: []Option{
+		Options: []option{
 			onOff("debug", "", "log debug messages"),
 			choice("cgroup-manager", "", "cgroupfs, systemd or disabled", "cgroupfs", "systemd", "disabled"),
 			onOff("systemd-cgroup", "", "make control groups through systemd"),
@@ -51,7 +51,7 @@ func crunGrammar(version string) *grammar {
 			{
 				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
-				Options: []Option{
+				Options: []option{
 					file("console-socket", "", callerBase, "socket that gets the terminal"),
 					{Name: "tty", Short: "t", Type: optionalBool, Help: "give the process a terminal"},
 					nonEmpty(file("process", "p", callerBase, "file with the process")),
@@ -70,7 +70,7 @@ func crunGrammar(version string) *grammar {
 			},
 			{
 				Name: "restore", Role: roleRestore, Min: 1, Max: 2, Help: "restore a container from a checkpoint",
-				Options: []Option{
+				Options: []option{
 					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 					{Name: "image-path", Type: stringValue, Path: bundleBase, Default: "checkpoint", Help: "folder of the checkpoint"},
 					file("work-path", "", bundleBase, "folder for CRIU's files"),
@@ -91,26 +91,26 @@ func crunGrammar(version string) *grammar {
 			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
 				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Pattern: "regex", Help: "delete a container",
-				Options: []Option{onOff("force", "f", "kill it first"), onOff("regex", "r", "all that match the ID")},
+				Options: []option{onOff("force", "f", "kill it first"), onOff("regex", "r", "all that match the ID")},
 			},
 			{
 				Name: "kill", Min: 1, Max: 2, Pattern: "regex", Help: "send a signal to a container",
-				Options: []Option{onOff("all", "a", "to all of its processes"), onOff("regex", "r", "all that match the ID")},
+				Options: []option{onOff("all", "a", "to all of its processes"), onOff("regex", "r", "all that match the ID")},
 			},
 			{Name: "pause", Min: 1, Max: 2, Help: "freeze a container"},
 			{Name: "resume", Min: 1, Max: 2, Help: "thaw a container"},
 			{Name: "state", Min: 1, Max: 1, Help: "print the state of a container"},
 			{
 				Name: "ps", Min: 1, Max: 1, Help: "print the processes of a container",
-				Options: []Option{choice("format", "f", "table or json", "table", "json")},
+				Options: []option{choice("format", "f", "table or json", "table", "json")},
 			},
 			{
 				Name: "list", Min: 0, Max: 0, ID: -1, Help: "print the containers",
-				Options: []Option{onOff("quiet", "q", "only IDs"), choice("format", "f", "table or json", "table", "json")},
+				Options: []option{onOff("quiet", "q", "only IDs"), choice("format", "f", "table or json", "table", "json")},
 			},
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
-				Options: []Option{
+				Options: []option{
 					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 					file("file", "f", bundleBase, "file to write"),
 					onOff("rootless", "", "for a container without root"),
@@ -118,7 +118,7 @@ func crunGrammar(version string) *grammar {
 			},
 			{
 				Name: "checkpoint", Min: 1, Max: 2, Help: "checkpoint a container",
-				Options: []Option{
+				Options: []option{
 					file("image-path", "", callerBase, "folder of the checkpoint"),
 					file("work-path", "", callerBase, "folder for CRIU's files"),
 					onOff("leave-running", "", "let the container run on"),
@@ -146,7 +146,7 @@ func crunGrammar(version string) *grammar {
 	}
 	if version != "" && older(version, "1.22") {
 		// It is read as --root there.
-		i := slices.IndexFunc(g.Options, func(o Option) bool { return o.Name == "root" })
+		i := slices.IndexFunc(g.Options, func(o option) bool { return o.Name == "root" })
 		g.Options[i].Aliases = []string{"rootless"}
 	}
 	g.Options = append(g.Options, argpOwn()...)
@@ -158,8 +158,8 @@ func crunGrammar(version string) *grammar {
 
 // argpOwn are the options that argp adds by itself. The last two are not in its
 // help; abbreviations have to differ from them too.
-func argpOwn() []Option {
-	return []Option{
+func argpOwn() []option {
+	return []option{
 		onOff("help", "?", "print the help"),
 		onOff("usage", "", "print a short help"),
 		{Name: "program-name", Type: stringValue, Refuse: "it only changes messages"},
@@ -168,10 +168,10 @@ func argpOwn() []Option {
 }
 
 // crunMakes are the options that create and run share.
-func crunMakes() []Option {
+func crunMakes() []option {
 	config := nonEmpty(file("config", "f", callerBase, "file in place of config.json"))
-	config.Literal = map[string]Base{"config.json": bundleBase}
-	return []Option{
+	config.Literal = map[string]pathBase{"config.json": bundleBase}
+	return []option{
 		nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 		config,
 		file("console-socket", "", bundleBase, "socket that gets the terminal"),
@@ -183,13 +183,13 @@ func crunMakes() []Option {
 	}
 }
 
-func crunCgroups() Option {
+func crunCgroups() option {
 	return choice("manage-cgroups-mode", "", "what to do with control groups", "soft", "ignore", "full", "strict")
 }
 
 // crunNetworkLock takes its value only as a word of its own, since the table of
 // crun has it as a switch.
-func crunNetworkLock() Option {
+func crunNetworkLock() option {
 	o := choice("network-lock", "", "how the network is locked", "iptables", "nftables", "skip")
 	o.Separate = true
 	return o.since("1.19")
@@ -197,7 +197,7 @@ func crunNetworkLock() Option {
 
 // crunUpdates are the options of update. crun puts each one into a JSON object, so
 // that a second value of a name is a second key.
-func crunUpdates() []Option {
+func crunUpdates() []option {
 	out := append(updates(), text("blkio-weight", "", "block IO weight"), text("pids-limit", "", "limit of processes"))
 	for i := range out {
 		out[i].Literal = nil
@@ -207,4 +207,4 @@ func crunUpdates() []Option {
 }
 
 // nonEmpty is an option of which the runtime refuses an empty value.
-func nonEmpty(o Option) Option { o.NonEmpty = true; return o }
+func nonEmpty(o option) option { o.NonEmpty = true; return o }

@@ -68,7 +68,7 @@ func (g *grammar) goFlag(args []string, how reordering) (*commandLine, *syntaxEr
 		return nil, e
 	}
 	rest = rest[1:]
-	c.Options.drops = how == reorderKnownOptions
+	c.options.drops = how == reorderKnownOptions
 	switch {
 	case c.command.InOrder:
 	case how == reorderDashes:
@@ -76,13 +76,13 @@ func (g *grammar) goFlag(args []string, how reordering) (*commandLine, *syntaxEr
 	default:
 		rest = reorderKnown(c.command, rest)
 	}
-	rest, e = c.goFlags(&c.Options, rest)
+	rest, e = c.goFlags(&c.options, rest)
 	if e != nil {
 		return nil, e
 	}
-	c.ask(&c.Options)
+	c.ask(&c.options)
 	if c.Help {
-		c.Options.set = nil
+		c.options.set = nil
 	}
 	if e := c.finish(rest); e != nil {
 		return nil, e
@@ -91,7 +91,7 @@ func (g *grammar) goFlag(args []string, how reordering) (*commandLine, *syntaxEr
 }
 
 // ask takes the options help and version out of o.
-func (c *commandLine) ask(o *Options) {
+func (c *commandLine) ask(o *options) {
 	c.Help = o.Bool("help")
 	c.Version = o.Bool("version") && !c.Help
 	o.Delete("help")
@@ -99,9 +99,9 @@ func (c *commandLine) ask(o *Options) {
 }
 
 // goFlags reads the options at the front of args, and returns what follows them.
-func (c *commandLine) goFlags(o *Options, args []string) (rest []string, e *syntaxError) {
+func (c *commandLine) goFlags(o *options, args []string) (rest []string, e *syntaxError) {
 	// The runtime refuses two names of one option, even with the same value.
-	form := map[*Option]string{}
+	form := map[*option]string{}
 	for len(args) > 0 {
 		word := args[0]
 		if len(word) < 2 || word[0] != '-' {
@@ -153,7 +153,7 @@ func cutName(s string) (name, value string, given bool) {
 	return s, "", false
 }
 
-func goFlagNamed(table []Option, name string) *Option {
+func goFlagNamed(table []option, name string) *option {
 	for i := range table {
 		o := &table[i]
 		if o.Name == name || slices.Contains(o.Aliases, name) || len(name) == 1 && strings.Contains(o.Short, name) {

@@ -65,7 +65,7 @@ func (c *command) arguments() string {
 	return b.String()
 }
 
-func writeOptions(b *strings.Builder, table []Option) {
+func writeOptions(b *strings.Builder, table []option) {
 	for i := range table {
 		o := &table[i]
 		if o.Refuse != "" {
@@ -92,7 +92,7 @@ func writeOptions(b *strings.Builder, table []Option) {
 	}
 }
 
-func (o *Option) placeholder() string {
+func (o *option) placeholder() string {
 	switch {
 	case o.Type == intValue:
 		return "N"

@@ -18,7 +18,7 @@ type dirs struct {
 	Container string
 }
 
-func (d dirs) of(b Base) string {
+func (d dirs) of(b pathBase) string {
 	switch b {
 	case callerBase:
 		return d.Caller
@@ -41,7 +41,7 @@ func joinPath(dir, name string) string {
 
 // base is the base of the path of one option. The path may have a prefix that
 // belongs to the option.
-func (c *commandLine) base(opt *Option, value string) (b Base, prefix, name string) {
+func (c *commandLine) base(opt *option, value string) (b pathBase, prefix, name string) {
 	b = opt.Path
 	if in, ok := opt.PathIn[c.Command]; ok {
 		b = in
@@ -86,12 +86,12 @@ func (c *commandLine) ConfigFile(d dirs) string {
 
 // Path is the path that an option of the command names, as an absolute path where
 // the folder is known. It is empty when the option is not given or is no path.
-func (c *commandLine) Path(name string, d dirs) string { return c.path(&c.Options, name, d) }
+func (c *commandLine) Path(name string, d dirs) string { return c.path(&c.options, name, d) }
 
 // globalPath is Path for an option before the command.
 func (c *commandLine) globalPath(name string, d dirs) string { return c.path(&c.Global, name, d) }
 
-func (c *commandLine) path(o *Options, name string, d dirs) string {
+func (c *commandLine) path(o *options, name string, d dirs) string {
 	opt := o.find(name)
 	if opt == nil || o.Value(name) == "" {
 		return ""
@@ -109,7 +109,7 @@ func (c *commandLine) path(o *Options, name string, d dirs) string {
 //
 // A path that is relative to a checkpoint or to the runtime's own state stays.
 func (c *commandLine) makeAbsolute(d dirs) {
-	for _, o := range []*Options{&c.Global, &c.Options} {
+	for _, o := range []*options{&c.Global, &c.options} {
 		for i := range o.set {
 			s := &o.set[i]
 			if s.value == "" {
@@ -125,7 +125,7 @@ func (c *commandLine) makeAbsolute(d dirs) {
 	}
 	for i := range c.command.Options {
 		if opt := &c.command.Options[i]; opt.Default != "" && !c.Has(opt.Name) && d.of(opt.Path) != "" {
-			c.Options.set = append(c.Options.set, setting{opt, joinPath(d.of(opt.Path), opt.Default)})
+			c.options.set = append(c.options.set, setting{opt, joinPath(d.of(opt.Path), opt.Default)})
 		}
 	}
 }

@@ -4,42 +4,42 @@ package oci
 
 // How the tables are written: one line an option.
 
-func onOff(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: boolValue, Help: help}
+func onOff(name, short, help string) option {
+	return option{Name: name, Short: short, Type: boolValue, Help: help}
 }
 
-func text(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: stringValue, Help: help}
+func text(name, short, help string) option {
+	return option{Name: name, Short: short, Type: stringValue, Help: help}
 }
 
-func file(name, short string, base Base, help string) Option {
-	return Option{Name: name, Short: short, Type: stringValue, Path: base, Help: help}
+func file(name, short string, base pathBase, help string) option {
+	return option{Name: name, Short: short, Type: stringValue, Path: base, Help: help}
 }
 
-func list(name, short, help string) Option {
-	return Option{Name: name, Short: short, Type: stringValue, Repeat: true, Help: help}
+func list(name, short, help string) option {
+	return option{Name: name, Short: short, Type: stringValue, Repeat: true, Help: help}
 }
 
-func choice(name, short, help string, values ...string) Option {
-	return Option{Name: name, Short: short, Type: stringValue, Enum: values, Help: help}
+func choice(name, short, help string, values ...string) option {
+	return option{Name: name, Short: short, Type: stringValue, Enum: values, Help: help}
 }
 
-func number(name, short, help string, low, high int64) Option {
-	return Option{Name: name, Short: short, Type: intValue, Min: low, Max: high, Help: help}
+func number(name, short, help string, low, high int64) option {
+	return option{Name: name, Short: short, Type: intValue, Min: low, Max: high, Help: help}
 }
 
 // since is an option of a version and the later ones.
-func (o Option) since(version string) Option { o.Since = version; return o }
+func (o option) since(version string) option { o.Since = version; return o }
 
 // until is an option that a version no longer has.
-func (o Option) until(version string) Option { o.Until = version; return o }
+func (o option) until(version string) option { o.Until = version; return o }
 
 // goInt is a number that may be written as in Go: 0x10, 0b1, 1_000.
-func (o Option) goInt() Option { o.Fold = true; return o }
+func (o option) goInt() option { o.Fold = true; return o }
 
 // dropping is a list of urfave/cli: compared with its default, which is one empty
 // value, and stripped of it.
-func (o Option) dropping() Option { o.DropsEmpty = true; return o }
+func (o option) dropping() option { o.DropsEmpty = true; return o }
 
 // maxDescriptors bounds --preserve-fds: the kernel's own limit of a process's
 // descriptors (fs.nr_open).
@@ -62,7 +62,7 @@ func runcGrammar(how reordering) *grammar {
 		Syntax:  syntaxGoFlag,
 		Reorder: how,
 		IDChars: "_+-.,", // the comma up to 1.1
-		Options: []Option{
+		Options: []option{
 			onOff("debug", "", "log debug messages"),
 			file("log", "", callerBase, "log file"),
 			choice("log-format", "", "format of the log", "text", "json", ""),
@@ -93,7 +93,7 @@ func runcGrammar(how reordering) *grammar {
 			{
 				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
-				Options: []Option{
+				Options: []option{
 					file("console-socket", "", containerBase, "socket that gets the terminal"),
 					file("pidfd-socket", "", containerBase, "socket that gets the process's pidfd").since("1.2"),
 					text("cwd", "", "working directory in the container"),
@@ -116,7 +116,7 @@ func runcGrammar(how reordering) *grammar {
 			},
 			{
 				Name: "restore", Role: roleRestore, Min: 1, Max: 1, Help: "restore a container from a checkpoint",
-				Options: []Option{
+				Options: []option{
 					file("console-socket", "", bundleBase, "socket that gets the terminal"),
 					file("image-path", "", bundleBase, "folder of the checkpoint"),
 					file("work-path", "", bundleBase, "folder for CRIU's files"),
@@ -140,43 +140,43 @@ func runcGrammar(how reordering) *grammar {
 			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
 				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Help: "delete a container",
-				Options: []Option{onOff("force", "f", "kill it first")},
+				Options: []option{onOff("force", "f", "kill it first")},
 			},
 			{
 				Name: "kill", Min: 1, Max: 2, Help: "send a signal to a container",
-				Options: []Option{onOff("all", "a", "to all of its processes")},
+				Options: []option{onOff("all", "a", "to all of its processes")},
 			},
 			{Name: "pause", Min: 1, Max: 1, Help: "freeze a container"},
 			{Name: "resume", Min: 1, Max: 1, Help: "thaw a container"},
 			{Name: "state", Min: 1, Max: 1, Help: "print the state of a container"},
 			{
 				Name: "ps", Min: 1, Max: -1, InOrder: true, Help: "print the processes of a container",
-				Options: []Option{choice("format", "f", "table or json", "table", "json")},
+				Options: []option{choice("format", "f", "table or json", "table", "json")},
 			},
 			{
 				Name: "events", Min: 1, Max: 1, Help: "print events and statistics of a container",
-				Options: []Option{
+				Options: []option{
 					{Name: "interval", Type: durationValue, Help: "time between statistics"},
 					onOff("stats", "", "print statistics once"),
 				},
 			},
 			{
 				Name: "list", Min: 0, Max: 0, ID: -1, Help: "print the containers",
-				Options: []Option{
+				Options: []option{
 					choice("format", "f", "table or json", "table", "json"),
 					onOff("quiet", "q", "only IDs"),
 				},
 			},
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
-				Options: []Option{
+				Options: []option{
 					file("bundle", "b", callerBase, "folder of the bundle"),
 					onOff("rootless", "", "for a container without root"),
 				},
 			},
 			{
 				Name: "checkpoint", Min: 1, Max: 1, Help: "checkpoint a container",
-				Options: []Option{
+				Options: []option{
 					file("image-path", "", callerBase, "folder of the checkpoint"),
 					file("work-path", "", callerBase, "folder for CRIU's files"),
 					file("parent-path", "", imageBase, "checkpoint before this one"),
@@ -220,8 +220,8 @@ func runcGrammar(how reordering) *grammar {
 }
 
 // runcMakes are the options that create and run share.
-func runcMakes() []Option {
-	return []Option{
+func runcMakes() []option {
+	return []option{
 		file("bundle", "b", callerBase, "folder of the bundle"),
 		file("console-socket", "", bundleBase, "socket that gets the terminal"),
 		file("pidfd-socket", "", bundleBase, "socket that gets the process's pidfd").since("1.2"),
@@ -233,14 +233,14 @@ func runcMakes() []Option {
 }
 
 // criuCgroups is how CRIU treats control groups.
-func criuCgroups() Option {
+func criuCgroups() option {
 	return choice("manage-cgroups-mode", "", "what to do with control groups", "soft", "full", "strict", "ignore", "")
 }
 
 // updates are the options of update that runc and crun share.
-func updates() []Option {
-	out := []Option{{
-		Name: "resources", Short: "r", Type: stringValue, Path: callerBase, Literal: map[string]Base{"-": noPath},
+func updates() []option {
+	out := []option{{
+		Name: "resources", Short: "r", Type: stringValue, Path: callerBase, Literal: map[string]pathBase{"-": noPath},
 		Help: "file with the resources, - for the standard input",
 	}}
 	for _, name := range []string{

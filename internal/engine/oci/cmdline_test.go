@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 		want    string // the rebuilt line
 		refused syntaxReason
 		id      string
-		role    Role
+		role    role
 	}{
 		// Options behind the ID.
 		{"runc", "run ID --bundle B", "run --bundle=B -- ID", 0, "ID", roleRun},
@@ -408,7 +408,7 @@ func TestCleanEnvironment(t *testing.T) {
 // TestTables holds what a table has to be for the parsers.
 func TestTables(t *testing.T) {
 	for name, g := range grammars() {
-		tables := map[string][]Option{"": g.Options}
+		tables := map[string][]option{"": g.Options}
 		for _, c := range g.Commands {
 			tables[c.Name] = c.Options
 			if c.ID >= 0 && (c.Min <= c.ID && c.Name != "help" || c.Max >= 0 && c.Max < c.Min) {
@@ -417,7 +417,7 @@ func TestTables(t *testing.T) {
 			if c.Help == "" {
 				t.Errorf("%s %s has no help", name, c.Name)
 			}
-			if c.Pattern != "" && !slices.ContainsFunc(c.Options, func(o Option) bool { return o.Name == c.Pattern }) {
+			if c.Pattern != "" && !slices.ContainsFunc(c.Options, func(o option) bool { return o.Name == c.Pattern }) {
 				t.Errorf("%s %s: no option --%s", name, c.Name, c.Pattern)
 			}
 		}

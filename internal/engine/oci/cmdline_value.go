@@ -12,7 +12,7 @@ import (
 )
 
 // check returns the canonical spelling of a value, or what is wrong with it.
-func (o *Option) check(value string) (canonical, why string) {
+func (o *option) check(value string) (canonical, why string) {
 	if strings.IndexByte(value, 0) >= 0 {
 		return "", "the value has a null byte"
 	}
@@ -59,7 +59,7 @@ func (o *Option) check(value string) (canonical, why string) {
 
 // checkInt reads a number by the rules of package flag: with the prefixes of Go
 // where that is what the runtime reads by, which the table says by Fold.
-func (o *Option) checkInt(value string) (canonical, why string) {
+func (o *option) checkInt(value string) (canonical, why string) {
 	base := 10
 	if o.Fold {
 		base = 0

@@ -16,8 +16,8 @@ func (g *grammar) at(version string) *grammar {
 	gone := func(since, until string) bool {
 		return since != "" && older(version, since) || until != "" && !older(version, until)
 	}
-	less := func(table []Option) []Option {
-		return slices.DeleteFunc(table, func(o Option) bool { return gone(o.Since, o.Until) })
+	less := func(table []option) []option {
+		return slices.DeleteFunc(table, func(o option) bool { return gone(o.Since, o.Until) })
 	}
 	g.Options = less(g.Options)
 	g.Commands = slices.DeleteFunc(g.Commands, func(c command) bool { return gone(c.Since, "") })

@@ -11,12 +11,12 @@ package oci
 // commands/completion.rs; crates/libcontainer/src/tty.rs setup_console_socket,
 // container/builder.rs with_pid_file.
 func youkiGrammar() *grammar {
-	u := func(name, help string) Option { return number(name, "", help, 0, maxInt64) }
+	u := func(name, help string) option { return number(name, "", help, 0, maxInt64) }
 	g := &grammar{
 		Runtime: "youki",
 		Syntax:  syntaxClap,
 		IDChars: "_+-.",
-		Options: []Option{
+		Options: []option{
 			nonEmpty(file("log", "l", callerBase, "log file")),
 			onOff("debug", "", "log debug messages"),
 			choice("log-format", "", "format of the log", "text", "json"),
@@ -43,7 +43,7 @@ func youkiGrammar() *grammar {
 			{
 				Name: "exec", Role: roleExec, Min: 1, Max: -1, InOrder: true, NeedsCommand: true,
 				Help: "run a process in a container",
-				Options: []Option{
+				Options: []option{
 					nonEmpty(file("console-socket", "", stateBase, "socket that gets the terminal")),
 					nonEmpty(text("cwd", "", "working directory in the container")),
 					{Name: "env", Short: "e", Type: pairValue, Repeat: true, Help: "environment variable"},
@@ -65,40 +65,40 @@ func youkiGrammar() *grammar {
 			{Name: "start", Role: roleStart, Min: 1, Max: 1, Help: "start a created container"},
 			{
 				Name: "delete", Role: roleDelete, Min: 1, Max: 1, Help: "delete a container",
-				Options: []Option{onOff("force", "f", "kill it first")},
+				Options: []option{onOff("force", "f", "kill it first")},
 			},
 			{
 				Name: "kill", Min: 2, Max: 2, Help: "send a signal to a container",
-				Options: []Option{onOff("all", "a", "to all of its processes")},
+				Options: []option{onOff("all", "a", "to all of its processes")},
 			},
 			{Name: "pause", Min: 1, Max: 1, Help: "freeze a container"},
 			{Name: "resume", Min: 1, Max: 1, Help: "thaw a container"},
 			{Name: "state", Min: 1, Max: 1, Help: "print the state of a container"},
 			{
 				Name: "ps", Min: 1, Max: -1, InOrder: true, HyphenArgs: true, Help: "print the processes of a container",
-				Options: []Option{choice("format", "f", "table or json", "table", "json")},
+				Options: []option{choice("format", "f", "table or json", "table", "json")},
 			},
 			{
 				Name: "events", Min: 1, Max: 1, Help: "print events and statistics of a container",
-				Options: []Option{
+				Options: []option{
 					number("interval", "", "seconds between statistics", 0, 1<<32-1),
 					onOff("stats", "", "print statistics once"),
 				},
 			},
 			{
 				Name: "list", Min: 0, Max: 0, ID: -1, Help: "print the containers",
-				Options: []Option{choice("format", "", "table or json", "table", "json"), onOff("quiet", "q", "only IDs")},
+				Options: []option{choice("format", "", "table or json", "table", "json"), onOff("quiet", "q", "only IDs")},
 			},
 			{
 				Name: "spec", Min: 0, Max: 0, ID: -1, Help: "write a config.json",
-				Options: []Option{
+				Options: []option{
 					nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 					onOff("rootless", "", "for a container without root"),
 				},
 			},
 			{
 				Name: "checkpointt", Min: 1, Max: 1, Help: "checkpoint a container",
-				Options: []Option{
+				Options: []option{
 					nonEmpty(file("image-path", "", callerBase, "folder of the checkpoint")),
 					nonEmpty(file("work-path", "", callerBase, "folder for CRIU's files")),
 					onOff("leave-running", "", "let the container run on"),
@@ -113,9 +113,9 @@ func youkiGrammar() *grammar {
 			},
 			{
 				Name: "update", Role: roleUpdate, Min: 1, Max: 1, Help: "change the resources of a container",
-				Options: []Option{
+				Options: []option{
 					{
-						Name: "resources", Short: "r", Type: stringValue, NonEmpty: true, Path: callerBase, Literal: map[string]Base{"-": noPath},
+						Name: "resources", Short: "r", Type: stringValue, NonEmpty: true, Path: callerBase, Literal: map[string]pathBase{"-": noPath},
 						Help: "file with the resources, - for the standard input",
 					},
 					u("blkio-weight", "resource"), u("cpu-period", "resource"), u("cpu-quota", "resource"),
@@ -132,7 +132,7 @@ func youkiGrammar() *grammar {
 			{Name: "info", Min: 0, Max: 0, ID: -1, Help: "print facts of the host"},
 			{
 				Name: "completion", Min: 0, Max: 0, ID: -1, Help: "print a script for a shell",
-				Options: []Option{choice("shell", "s", "name of the shell", "bash", "elvish", "fish", "powershell", "zsh")},
+				Options: []option{choice("shell", "s", "name of the shell", "bash", "elvish", "fish", "powershell", "zsh")},
 			},
 			{Name: "help", Min: 0, Max: -1, ID: -1, Help: "print the help of a command"},
 		},
@@ -148,8 +148,8 @@ func youkiGrammar() *grammar {
 
 // youkiMakes are the options that create and run share. A relative --console-socket
 // is put into a symbolic link in the container's folder.
-func youkiMakes() []Option {
-	return []Option{
+func youkiMakes() []option {
+	return []option{
 		nonEmpty(file("bundle", "b", callerBase, "folder of the bundle")),
 		nonEmpty(file("console-socket", "c", stateBase, "socket that gets the terminal")),
 		nonEmpty(file("pid-file", "p", callerBase, "file that gets the process ID")),

@@ -112,7 +112,7 @@ func runtimeEnv() []string {
 // keepNamed moves descriptors that options name by number out of the way of those
 // that are handed over.
 func keepNamed(c *commandLine) error {
-	for _, options := range []*Options{&c.Global, &c.Options} {
+	for _, options := range []*options{&c.Global, &c.options} {
 		for _, name := range options.Names() {
 			value := options.Value(name)
 			fd, ok := namedFD(value)
