@@ -104,7 +104,7 @@ func TestKernelSeccomp(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.Exited() {
-			return false, fmt.Errorf("the process was not killed: %v %s", err, out)
+			return false, fmt.Errorf("the process was not killed: %w %s", err, out)
 		}
 		for {
 			n, err := unix.Read(fd, buf)

@@ -273,6 +273,7 @@ func (st *State) AskMounts(s *specs.Spec, bundle string) error {
 			st.Devices = append(st.Devices, Mount{Destination: path.Clean(d.Path), Kind: kind, Device: Device{uint32(d.Major), uint32(d.Minor)}})
 		}
 	}
+	//nolint:staticcheck // engines still write prestart hooks
 	if h := s.Hooks; h == nil || len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer) == 0 {
 		return st.askOthers(s.Root)
 	}

@@ -77,7 +77,7 @@ func act(words []string) {
 		case "untraced":
 			b, err := os.ReadFile("/proc/self/status")
 			if err != nil || !strings.Contains(string(b), "TracerPid:\t0\n") {
-				bad(fmt.Errorf("traced: %v", err))
+				bad(fmt.Errorf("traced: %w", err))
 			}
 			words = words[1:]
 		case "exit":

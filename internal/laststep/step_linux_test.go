@@ -3,6 +3,7 @@
 package laststep_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -144,18 +145,16 @@ func gated(t *testing.T, s step) (int, unix.Errno) {
 		return nil
 	})
 	out := r.wait(t)
-	switch err := g.Err.(type) {
-	case nil:
+	var e *gate.ExecError
+	switch {
+	case g.Err == nil:
 		return out.code, 0
-	case *gate.ExecError:
-		if out.code != err.Code || out.stderr != "" {
-			t.Errorf("%v, the gate says %d", out, err.Code)
-		}
-		return err.Code, err.Errno
-	default:
-		t.Fatalf("%v\n%v", err, out)
-		return 0, 0
+	case !errors.As(g.Err, &e):
+		t.Fatalf("%v\n%v", g.Err, out)
+	case out.code != e.Code || out.stderr != "":
+		t.Errorf("%v, the gate says %d", out, e.Code)
 	}
+	return e.Code, e.Errno
 }
 
 // TestLongArguments hands on what the kernel lets a program have.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/bundle"
 	"github.com/palisade-sec/palisade/internal/delegate"
@@ -107,6 +108,9 @@ func (c *Container) created(m Making) error {
 	if err != nil {
 		return fmt.Errorf("first process of container %s: %w", c.ID, err)
 	}
+	if err := inRoot(pid, c.Asked.Root); err != nil {
+		return fmt.Errorf("first process of container %s: %w", c.ID, err)
+	}
 	c.Init = &init
 	if c.Plan.Step != nil && len(m.Process.Args) > 0 {
 		if err := lookCommand(pid, m.Process.Args[0], m.Process.Cwd, m.Process.Env); err != nil {
@@ -114,6 +118,22 @@ func (c *Container) created(m Making) error {
 		}
 	}
 	return c.Save()
+}
+
+// inRoot refuses a process that has another root than the container: what the runtime
+// wrote down is the number of a process that is not the container's.
+func inRoot(pid int, root *effective.Mount) error {
+	if root == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(procFile(pid, "root"), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: procFile(pid, "root"), Err: err}
+	}
+	if st.Dev != root.Dev || st.Ino != root.Ino {
+		return fmt.Errorf("process %d is not in the container's root", pid)
+	}
+	return nil
 }
 
 func readPID(path string) (int, error) {

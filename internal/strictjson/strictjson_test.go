@@ -31,7 +31,7 @@ type part struct {
 	Blob   []byte    `json:"blob"`
 	Any    any       `json:"any"`
 	Key    string    `json:"kisses"` // k and s fold to letters outside of ASCII
-	hidden int
+	hidden int //nolint:unused // no member: it is not exported
 	Gone   string `json:"-"`
 	embedded
 }

@@ -74,9 +74,6 @@ const annotationPrefix = "io.github.palisade-sec."
 
 var requests = map[string]bool{annotationPrefix + "request": true, annotationPrefix + "selinux": true}
 
-// maxConfig bounds a runtime configuration in bytes.
-const maxConfig = 16 << 20
-
 // Verdict is what is known about a container without a record.
 type Verdict struct {
 	// Ours reports whether Palisade confined it; Evidence says why. Other is the

@@ -92,7 +92,7 @@ func TestDemand(t *testing.T) {
 		{"docker profile that is loaded", docker(t, `"apparmor=mine"`), aa, "", ""},
 		{"docker unconfined", docker(t, `"apparmor=unconfined"`), none, "", ""},
 		{"docker two levels", docker(t, `"label=level:s0:c1,c2","label=level:s0:c1,c3"`), se, "SELinux level", ""},
-		{"docker odd part", docker(t, `"label=levle:s0:c1,c2"`), se, `unknown part "levle"`, ""},
+		{"docker odd part", docker(t, `"label=lewel:s0:c1,c2"`), se, `unknown part "lewel"`, ""},
 		{"podman level", annotate(nil, podmanLabel, "level:s0:c1,c2,label=filetype:foo_t"), none, "podman --security-opt", ""},
 		{"podman level, SELinux", annotate(nil, podmanLabel, "level:s0:c1,c2,label=type:container_t"), se, "", label},
 		{"podman type that the engine set", annotate(labelled(&specs.Spec{Process: &specs.Process{}}, "system_u:system_r:foo_t:s0:c1,c2"), podmanLabel, "type:foo_t"), se, "", ""},

@@ -20,10 +20,6 @@ import (
 	"github.com/palisade-sec/palisade/internal/strictjson"
 )
 
-// maxConfig bounds a configuration in bytes. The largest that engines write are
-// some 100 KiB.
-const maxConfig = strictjson.MaxSize
-
 // decode reads a configuration. The error wraps a [*strictjson.Error].
 func decode(raw []byte) (*specs.Spec, error) {
 	var s specs.Spec
