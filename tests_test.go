@@ -86,6 +86,7 @@ var skips = map[string]string{
 	"internal/engine/oci/failopen_test.go":       "a kernel without SELinux or AppArmor",
 	"internal/escapes/escapes_test.go":           takesLong,
 	"internal/suites/flows_test.go":              takesLong,
+	"internal/suites/limits_test.go":             takesLong,
 	"internal/suites/suites_test.go":             takesLong,
 	"internal/escapes/rows_test.go":              "root and a table of system calls for this processor",
 	"internal/escapes/scratch_test.go":           needsRoot,

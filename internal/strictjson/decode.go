@@ -24,8 +24,8 @@ func target(v any) reflect.Value {
 }
 
 func (d *decoder) document(v reflect.Value) error {
-	if len(d.raw) > MaxSize {
-		return d.fail(0, errSize, "%d bytes, at most %d", len(d.raw), MaxSize)
+	if len(d.raw) > maxSize {
+		return d.fail(0, errSize, "%d bytes, at most %d", len(d.raw), maxSize)
 	}
 	if strings.HasPrefix(string(d.raw[:min(3, len(d.raw))]), "\ufeff") {
 		return d.fail(0, errText, "byte order mark")

@@ -16,7 +16,7 @@
 //     anything after the document
 //   - a number for an integer that is not written as one, or is out of range
 //   - null for what cannot be absent: strings, numbers, booleans, structs
-//   - documents over [MaxSize] bytes or maxDepth levels
+//   - documents over [maxSize] bytes or maxDepth levels
 //
 // In objects that are maps, such as annotations, only equal names are refused.
 //
@@ -34,8 +34,8 @@ import (
 )
 
 const (
-	// MaxSize bounds a document in bytes.
-	MaxSize = 16 << 20
+	// maxSize bounds a document in bytes.
+	maxSize = 16 << 20
 	// maxDepth bounds the nesting of objects and arrays.
 	maxDepth = 64
 )

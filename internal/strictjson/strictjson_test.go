@@ -221,15 +221,15 @@ func errorText(err error) string {
 }
 
 func TestSize(t *testing.T) {
-	raw := slices.Concat([]byte(`{}`), make([]byte, MaxSize))
+	raw := slices.Concat([]byte(`{}`), make([]byte, maxSize))
 	if err := check(raw); !errors.Is(err, errSize) {
 		t.Errorf("got %v", err)
 	}
 	for i := range raw[2:] {
 		raw[2+i] = ' '
 	}
-	if err := check(raw[:MaxSize]); err != nil {
-		t.Errorf("a document of %d bytes: %v", MaxSize, err)
+	if err := check(raw[:maxSize]); err != nil {
+		t.Errorf("a document of %d bytes: %v", maxSize, err)
 	}
 }
 
