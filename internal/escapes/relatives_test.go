@@ -247,7 +247,7 @@ var rowsRelatives = slices.Concat([]row{
 			n, ok := line(r.out, "ambient")
 			return "ambient capabilities: " + n, ok && n != "0"
 		},
-		layer: "ambient set emptied",
+		open: "the engine's configuration gives the ambient set, and it stays as written",
 	},
 	{
 		id: "CVE-2024-21626, descriptors", fixed: "–", what: "what is open in the workload",
@@ -398,7 +398,7 @@ func hookRows() []row {
 			}
 			return "the hook begins outside of the image", false
 		},
-		layer: "hooks begin in a folder of the host",
+		open: "the configuration has no member for the folder in which a hook begins",
 	}, row{
 		id: "hooks, startContainer", fixed: "–", what: "a startContainer hook, Docker's filter asked for",
 		on: []string{"1.1.4", "1.0.0-rc93", "crun", "1.4.3"}, ways: onlyRun(),
@@ -417,6 +417,7 @@ func hookRows() []row {
 			a.args("/inside", "status")
 		},
 		reached: hookOurs, why: "none of Palisade's there",
+		open: "the last step and its parameters, sealed and to read only",
 	}, row{
 		id: "hooks, createContainer, descriptors", fixed: "–", what: "descriptors that a createContainer hook inherits",
 		on: []string{"1.1.4", "1.0.0-rc93", "crun", "1.4.3"}, ways: onlyRun(),
@@ -425,6 +426,7 @@ func hookRows() []row {
 			a.args("/inside", "status")
 		},
 		reached: hookOurs, why: "none of Palisade's there",
+		open: "the last step and its parameters, sealed and to read only",
 	})
 	return rows
 }

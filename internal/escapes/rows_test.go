@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,8 @@ type row struct {
 	why  string
 	// layer is what stops it under Palisade.
 	layer string
+	// open is why it is reached under Palisade too.
+	open string
 }
 
 // said is an effect that the container prints.
@@ -786,7 +789,7 @@ func foreignFD(a *attempt, r result) (string, bool) {
 }
 
 // foreignExe is reached when a program that is not of the image could be opened
-// for writing.
+// for writing. A file in memory that is sealed against writes opens, and takes none.
 func foreignExe(a *attempt, r result) (string, bool) {
 	seen := ""
 	for l := range strings.Lines(r.out) {
@@ -794,7 +797,9 @@ func foreignExe(a *attempt, r result) (string, bool) {
 		if len(f) < 6 || f[0] != "exe" {
 			continue
 		}
-		if f[2] == "ok" {
+		seals, err := strconv.Atoi(f[4])
+		sealed := err == nil && f[5] == "ok" && seals&unix.F_SEAL_WRITE != 0
+		if f[2] == "ok" && !sealed {
 			return "a program of the host is open for writing", true
 		}
 		seen = "programs of the host seen, " + f[2]

@@ -31,8 +31,8 @@ type part struct {
 	Blob   []byte    `json:"blob"`
 	Any    any       `json:"any"`
 	Key    string    `json:"kisses"` // k and s fold to letters outside of ASCII
-	hidden int //nolint:unused // no member: it is not exported
-	Gone   string `json:"-"`
+	hidden int       //nolint:unused // no member: it is not exported
+	Gone   string    `json:"-"`
 	embedded
 }
 

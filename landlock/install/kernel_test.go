@@ -182,7 +182,7 @@ func randomRuleset(r *rand.Rand, tr tree, abi int) landlock.Ruleset {
 			p.Path = tr.path(pick(r, treeDirs))
 		}
 		p.Access = landlock.AccessFS(subset(r, uint64(out.HandledFS)))
-			p.Access |= landlock.AccessFS(subset(r, uint64(out.HandledFS)))
+		p.Access |= landlock.AccessFS(subset(r, uint64(out.HandledFS)))
 		switch r.IntN(5) {
 		case 0:
 			p.Access = out.HandledFS

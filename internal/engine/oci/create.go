@@ -353,10 +353,12 @@ func (w *wrapper) exit(code int, err error) (int, error) {
 // explain says that the runtime failed when it did not say so itself: it was killed,
 // or has added nothing to its log, which had the size before.
 func (w *wrapper) explain(out launch.Outcome, err error, before int64) {
-	const killed = 128
+	// A shell, and ours, give 128 and the number of the signal; 255 is the
+	// runtime's own failure.
+	const killed, signals = 128, 64
 	switch {
 	case err != nil || out.PID > 0 || out.Code == 0:
-	case out.Code > killed:
+	case out.Code > killed && out.Code <= killed+signals:
 		w.log.error(fmt.Errorf("%s was killed by signal %d", filepath.Base(w.runtime), out.Code-killed))
 	case before >= 0 && w.log.size() == before:
 		w.log.error(fmt.Errorf("%s ended with exit code %d, and without a word in its log", filepath.Base(w.runtime), out.Code))
