@@ -424,7 +424,7 @@ var rowsRuntime = []row{
 			swapping(a, a.outside, false)
 			a.args("/inside", "status")
 		},
-		reached: made, layer: "mount points are made before the runtime runs",
+		reached: made, layer: "mount points in a writable volume need a runc that has the fix",
 	},
 	{
 		id: "CVE-2021-43784", fixed: "runc 1.0.3", what: "a length over 65,535 in the message to the first process",

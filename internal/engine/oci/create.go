@@ -133,7 +133,7 @@ func (w *wrapper) refuseMounts(g *inBundle) error {
 		err = checkOwnDev(spec)
 	}
 	if err == nil {
-		err = checkMissingPoints(spec, w.detected)
+		err = checkVolumePoints(spec, w.detected)
 	}
 	if err == nil {
 		err = CheckStateReach(spec, w.dir.Path())

@@ -45,7 +45,7 @@ func TestOwnDev(t *testing.T) {
 	}
 }
 
-func TestMissingPoints(t *testing.T) {
+func TestVolumePoints(t *testing.T) {
 	root, volume, other := t.TempDir(), t.TempDir(), t.TempDir()
 	if err := os.MkdirAll(filepath.Join(volume, "there"), 0o755); err != nil {
 		t.Fatal(err)
@@ -60,15 +60,15 @@ func TestMissingPoints(t *testing.T) {
 		mounts []specs.Mount
 		want   error
 	}{
-		{"missing", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, errMissingPoint},
-		{"missing, deeper", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/sub")}, errMissingPoint},
-		{"there", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there")}, nil},
+		{"missing", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, errVolumePoint},
+		{"missing, deeper", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/sub")}, errVolumePoint},
+		{"there, for now", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there")}, errVolumePoint},
 		{"the volume cannot be written", old, []specs.Mount{bind(volume, "/data", "ro"), bind(other, "/data/sub")}, nil},
 		{"beside it", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data2")}, nil},
 		{"a runc that does it right", fixed, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
 		{"crun", detected{Runtime: "crun", Version: "1.8.1"}, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
 	} {
-		err := checkMissingPoints(&specs.Spec{Root: &specs.Root{Path: root}, Mounts: row.mounts}, row.by)
+		err := checkVolumePoints(&specs.Spec{Root: &specs.Root{Path: root}, Mounts: row.mounts}, row.by)
 		if !errors.Is(err, row.want) || (err == nil) != (row.want == nil) {
 			t.Errorf("%s: %v, want %v", row.name, err, row.want)
 		}

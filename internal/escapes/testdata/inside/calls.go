@@ -128,7 +128,17 @@ var probes = []probe{
 	{"kcmp", func() error { return raw(unix.SYS_KCMP, uintptr(os.Getpid()), uintptr(os.Getpid()), 99, 0, 0) }},
 	{"open_by_handle_at", func() error { return raw(unix.SYS_OPEN_BY_HANDLE_AT, bad, ptr(), 0) }},
 	{"ptrace", func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(os.Getpid()), 0, 0) }},
-	{"ptrace-traceme", func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0, 0) }},
+	{"ptrace-traceme", func() error {
+		// Any signal stops a traced thread for ever, the scheduler's own too.
+		var all unix.Sigset_t
+		for i := range all.Val {
+			all.Val[i] = ^uint64(0)
+		}
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+			return err
+		}
+		return raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0, 0)
+	}},
 	{"process_vm_writev", func() error { return raw(unix.SYS_PROCESS_VM_WRITEV, none, 0, 0, 0, 0, 0) }},
 	{"pidfd_getfd", func() error { return raw(unix.SYS_PIDFD_GETFD, bad, 0, 0) }},
 	{"init_module", func() error { return raw(unix.SYS_INIT_MODULE, ptr(), 0, str("")) }},
