@@ -692,7 +692,7 @@ var rowsRuntime = []row{
 			a.link(a.outside, "lib64")
 			nvidia(a, "1.16.1", "create-symlinks", "--link", "libcuda.so.1::/lib64/made")
 		},
-		reached: made, layer: "hooks cannot write outside",
+		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
 	},
 	{
 		id: "CVE-2024-0134", fixed: "NVIDIA 1.17.0", what: "update-ldcache writes a file where the image's link points",
@@ -701,7 +701,7 @@ var rowsRuntime = []row{
 			a.link(a.outside, "etc/ld.so.conf.d")
 			nvidia(a, "1.16.1", "update-ldcache", "--folder", "/usr/lib/none")
 		},
-		reached: made, layer: "hooks cannot write outside",
+		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
 	},
 	{
 		id: "CVE-2025-23267", fixed: "NVIDIA 1.17.8", what: "update-ldcache follows links of the image",
@@ -724,7 +724,7 @@ var rowsRuntime = []row{
 			a.beside = a.exchange(filepath.Join(a.root, "etc/ld.so.conf.d"), filepath.Join(a.root, "etc/link"))
 			nvidia(a, "1.17.3", "update-ldcache", "--folder", "/usr/lib/none")
 		},
-		reached: made, layer: "hooks cannot write outside",
+		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
 	},
 	{
 		id: "CVE-2024-0132", fixed: "NVIDIA 1.16.2", what: "the same in the version before",
@@ -737,7 +737,7 @@ var rowsRuntime = []row{
 			a.beside = a.exchange(filepath.Join(a.root, "lib64"), filepath.Join(a.root, "link"))
 			nvidia(a, "1.16.1", "create-symlinks", "--link", "libcuda.so.1::/lib64/made")
 		},
-		reached: made, layer: "hooks cannot write outside",
+		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
 	},
 }
 

@@ -140,6 +140,9 @@ type Mount struct {
 	ReadOnly        bool
 	// Covered is a mount that a later one at the same place or above it hides.
 	Covered bool
+	// Volume is the source of a bind mount that can be written and in which the mount
+	// point was looked for; empty for none.
+	Volume string
 }
 
 // Mounted returns what the mounts of s should be, in their order. The root's path
@@ -158,7 +161,7 @@ func mounted(s *specs.Spec) ([]Mount, *walker, error) {
 	if len(s.Mounts) > maxMounts {
 		return nil, nil, errTooMany
 	}
-	w := &walker{root: s.Root.Path, at: map[string]string{}}
+	w := &walker{root: s.Root.Path, at: map[string]string{}, writable: map[string]string{}}
 	out := make([]Mount, 0, len(s.Mounts))
 	for i, m := range s.Mounts {
 		fail := func(err error) ([]Mount, *walker, error) {
@@ -168,7 +171,7 @@ func mounted(s *specs.Spec) ([]Mount, *walker, error) {
 		if err != nil {
 			return fail(err)
 		}
-		asked := Mount{Index: i, Destination: dest, Type: m.Type}
+		asked := Mount{Index: i, Destination: dest, Type: m.Type, Volume: w.through}
 		asked.Bind, asked.ReadOnly = isBind(m)
 		content := unknownContent
 		if asked.Bind {
@@ -195,6 +198,10 @@ func mounted(s *specs.Spec) ([]Mount, *walker, error) {
 		}
 		if !copies { // a copy has the links that were there before
 			w.at[dest] = content
+			delete(w.writable, dest)
+			if asked.Bind && !asked.ReadOnly {
+				w.writable[dest] = asked.Source
+			}
 		}
 		for j := range out {
 			out[j].Covered = out[j].Covered || out[j].Destination == dest || below(out[j].Destination, dest)
@@ -218,17 +225,22 @@ type walker struct {
 	root  string
 	at    map[string]string // mount point → folder of the host
 	steps int
+	// writable are the mount points of volumes that can be written, with their
+	// sources; through is the source of the last one that was looked into.
+	writable map[string]string
+	through  string
 }
 
-// host is the path on the host of a path inside, which has no links.
-func (w *walker) host(p string) (string, bool) {
+// host is the path on the host of a path inside, which has no links, and the mount
+// point that it lies below.
+func (w *walker) host(p string) (name, point string, known bool) {
 	for dir := p; ; dir = path.Dir(dir) {
 		w.steps += 1 + len(dir)/32
 		if source, mounted := w.at[dir]; mounted {
-			return source + p[len(strings.TrimSuffix(dir, "/")):], source != unknownContent
+			return source + p[len(strings.TrimSuffix(dir, "/")):], dir, source != unknownContent
 		}
 		if dir == "/" {
-			return w.root + p, true
+			return w.root + p, dir, true
 		}
 	}
 }
@@ -243,6 +255,7 @@ func (w *walker) resolve(dest string) (string, error) {
 		return "", errTooMany
 	}
 	cur, rest, links := "/", dest, 0
+	w.through = ""
 	for rest != "" {
 		var comp string
 		comp, rest, _ = strings.Cut(rest, "/")
@@ -254,9 +267,12 @@ func (w *walker) resolve(dest string) (string, error) {
 			continue
 		}
 		next := path.Join(cur, comp)
-		host, known := w.host(next)
+		host, point, known := w.host(next)
 		if w.steps > maxSteps {
 			return "", errTooMany
+		}
+		if volume := w.writable[point]; volume != "" && point != next {
+			w.through = volume
 		}
 		if known {
 			target, err := os.Readlink(host)

@@ -62,14 +62,11 @@ func checkVolumePoints(s *specs.Spec, d detected) error {
 	if err != nil {
 		return err
 	}
-	for i, m := range mounts {
-		for _, v := range mounts[:i] {
-			if !v.Bind || v.ReadOnly || !below(m.Destination, v.Destination) {
-				continue
-			}
+	for _, m := range mounts {
+		if m.Volume != "" {
 			return &MountError{Index: m.Index, Destination: m.Destination, Err: fmt.Errorf(
 				"%w, %s, where runc %s can be led out of the container (CVE-2024-45310): use runc %s",
-				errVolumePoint, v.Source, d.Version, safeMountPoints)}
+				errVolumePoint, m.Volume, d.Version, safeMountPoints)}
 		}
 	}
 	return nil

@@ -50,6 +50,11 @@ func TestVolumePoints(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(volume, "there"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for _, l := range []string{filepath.Join(volume, "exchanged"), filepath.Join(root, "link")} {
+		if err := os.Symlink(map[string]string{"exchanged": "/outside", "link": "/data"}[filepath.Base(l)], l); err != nil {
+			t.Fatal(err)
+		}
+	}
 	bind := func(src, dst string, options ...string) specs.Mount {
 		return specs.Mount{Type: "bind", Source: src, Destination: dst, Options: append(options, "bind")}
 	}
@@ -63,6 +68,10 @@ func TestVolumePoints(t *testing.T) {
 		{"missing", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, errVolumePoint},
 		{"missing, deeper", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/sub")}, errVolumePoint},
 		{"there, for now", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there")}, errVolumePoint},
+		{"a link for now", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/exchanged/sub")}, errVolumePoint},
+		{"by a link of the image", old, []specs.Mount{bind(volume, "/data"), bind(other, "/link/sub")}, errVolumePoint},
+		{"and out again", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data/there/../../etc")}, errVolumePoint},
+		{"over the volume", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data", "ro"), bind(other, "/data/sub")}, nil},
 		{"the volume cannot be written", old, []specs.Mount{bind(volume, "/data", "ro"), bind(other, "/data/sub")}, nil},
 		{"beside it", old, []specs.Mount{bind(volume, "/data"), bind(other, "/data2")}, nil},
 		{"a runc that does it right", fixed, []specs.Mount{bind(volume, "/data"), bind(other, "/data/sub")}, nil},
