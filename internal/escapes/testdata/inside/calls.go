@@ -202,9 +202,12 @@ var probes = []probe{
 	{"ioctl-plain", func() error { return raw(unix.SYS_IOCTL, bad, unix.TCGETS, 0) }},
 }
 
+// The first thread makes the calls: another one that is traced when it ends would
+// have to be waited for by itself.
+func init() { runtime.LockOSThread() }
+
 // call makes one call, on a thread that does nothing else.
 func call(name string) string {
-	runtime.LockOSThread()
 	for _, p := range probes {
 		if p.name == name {
 			return errno(p.try())
