@@ -217,7 +217,7 @@ func TestLayers(t *testing.T) {
 	}
 	for _, k := range slices.Sorted(maps.Keys(sameLayer)) {
 		if !used[k] {
-			t.Errorf("nobody imports %q: take it out of sameLayer", k)
+			t.Errorf("no package imports %q: take it out of sameLayer", k)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // readPromised reads the rooms whose exported names README promises to others: whoever
-// imports them may use a name that nobody here does.
+// imports them may use a name that no code here uses.
 func readPromised(t *testing.T) []string {
 	t.Helper()
 	b, err := os.ReadFile("make/promised")
@@ -227,7 +227,7 @@ func receiver(e ast.Expr) string {
 	}
 }
 
-// TestExportedNames wants what is exported and not promised to have somebody who uses
+// TestExportedNames wants what is exported and not promised to have a user
 // it: in another package, tests aside. A type that a used name speaks of is used.
 func TestExportedNames(t *testing.T) {
 	sources, promised := readSources(t), readPromised(t)

@@ -62,7 +62,7 @@ func TestLandlockDecision(t *testing.T) {
 	}{
 		{name: "default needs none", policy: policy.Default(), change: all, abi: 7, holds: "block devices: the device control group; host network: " + own},
 		{name: "default without Landlock", policy: policy.Default(), change: all, abi: 0, holds: "block devices: the device control group; host network: " + own},
-		{name: "default, nobody denies block devices", policy: mknod, change: devices, abi: 7, want: "fs.make_block,fs.refer none none", holds: "block devices: landlock; host network: " + own},
+		{name: "default, no layer denies block devices", policy: mknod, change: devices, abi: 7, want: "fs.make_block,fs.refer none none", holds: "block devices: landlock; host network: " + own},
 		{name: "default, no CAP_MKNOD", policy: noMknod, change: devices, abi: 0, holds: "block devices: no CAP_MKNOD; host network: " + own},
 		{name: "block devices at ABI 1", policy: mknod, change: devices, abi: 1, refused: "block devices: Landlock alone holds fs.refer (ABI 2), and the host has Landlock ABI 1"},
 		{name: "block devices without Landlock", policy: mknod, change: devices, abi: 0, refused: "the host has no Landlock"},
@@ -120,7 +120,7 @@ func TestLandlockDecision(t *testing.T) {
 					t.Error(err)
 				}
 			} else if plan.Step != nil && plan.Step.Landlock != nil {
-				t.Error("the step enters a domain that nobody looks for")
+				t.Error("the step enters a domain that the check does not look for")
 			}
 			if got != tt.want {
 				t.Errorf("domain %q, want %q", got, tt.want)

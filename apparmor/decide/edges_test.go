@@ -504,7 +504,7 @@ func TestExplainers(t *testing.T) {
 			}
 		}
 		if d := May([]*blob.Profile{p}, tt.r, func(*blob.Profile) Explainer { return nil }); d.Answers[0].Rules != nil {
-			t.Errorf("%s: rules from nobody", tt.r)
+			t.Errorf("%s: rules without a profile", tt.r)
 		}
 	}
 }
@@ -546,7 +546,7 @@ func TestSameAsEach(t *testing.T) {
 			}
 		}
 	}
-	// Nobody confines.
+	// No profile confines.
 	v, err := stackViews([]*blob.Profile{profile(t, "", mode(blob.Unconfined))}, ownerView)
 	if err != nil || v.perms[v.d.Label[v.d.Next(dfa.Start, '/')]].Allow != allPerms {
 		t.Errorf("%+v, %v", v, err)

@@ -23,9 +23,7 @@ import (
 // same root with Docker's default configuration, in pairs that alternate. The
 // metrics are medians in milliseconds, and their ratio.
 func BenchmarkRun(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("containers need root")
-	}
+	oracle.Root(b, "containers need root")
 	runc := oracle.Tool(b, "runc", "apt: runc")
 	busybox := oracle.Tool(b, "busybox", "apt: busybox-static")
 	work := b.TempDir()

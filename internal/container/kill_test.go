@@ -21,9 +21,7 @@ import (
 // of its container's life. Afterwards gc has to leave nothing: no process, no
 // state of palisade or of the runtime, no label.
 func TestKill(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("containers need root")
-	}
+	oracle.Root(t, "containers need root")
 	oracle.Tool(t, "runc", "apt: runc")
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade")

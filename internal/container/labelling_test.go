@@ -282,9 +282,7 @@ code=$?; echo 0 >/sys/fs/selinux/enforce; printf %%s "$out"; exit $code`, level,
 // TestVolumeHasOneHolder labels a volume for two containers: the second is told
 // who has it, whether it wants it for itself or for all, until the first is gone.
 func TestVolumeHasOneHolder(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("labels are set by root")
-	}
+	oracle.Root(t, "labels are set by root")
 	dir, err := state.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

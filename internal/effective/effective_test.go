@@ -290,7 +290,7 @@ var comparisons = []struct {
 	{"Devices", "beside a folder of the host", func(s *State) {
 		s.Devices = append(s.Devices, Mount{Destination: "/dev/hosts", Kind: kindChar, Device: Device{10, 232}})
 	}, "mounts"},
-	{"Devices", "nobody asked for it", func(s *State) {
+	{"Devices", "not asked for", func(s *State) {
 		s.Devices = append(s.Devices, Mount{Destination: "/dev/kmsg", Kind: kindChar, Device: Device{1, 11}})
 	}, "mounts"},
 	{"Devices", "asked for", func(s *State) {
@@ -299,7 +299,7 @@ var comparisons = []struct {
 	{"Devices", "asked for as another", func(s *State) {
 		s.Devices = append(s.Devices, Mount{Destination: "/dev/fuse", Kind: kindChar, Device: Device{1, 1}})
 	}, "mounts"},
-	{"Mounts", "nobody asked for it", func(s *State) {
+	{"Mounts", "not asked for", func(s *State) {
 		s.Mounts = append(s.Mounts, Mount{Destination: "/etc/x", Point: "/etc/x", Type: "ext4", Dev: 5, Ino: 5, Kind: KindFolder})
 	}, "mounts"},
 	{"Mounts", "it was below the root before", func(s *State) {

@@ -192,7 +192,7 @@ func (d Device) terminal() bool {
 	return d.Major >= majorPTY && d.Major < majorPTY+8 || d.Major == majorTTY || d.Major == majorAux && d.Minor <= 1
 }
 
-// kernelFolders are where mounts that nobody asked for are a way around confinement.
+// kernelFolders are where mounts that were not asked for are a way around confinement.
 var kernelFolders = []string{"/proc", "/sys", "/dev"}
 
 func inKernelFolder(p string) bool {
@@ -217,7 +217,7 @@ func compareMounts(asked, found State) []Mismatch {
 			// of them can be used.
 			ofHost := slices.ContainsFunc(asked.Mounts, func(a Mount) bool { return a.Bind && below(d.Destination, path.Clean(a.Destination)) })
 			if asked.Others != nil && !ofHost && !slices.ContainsFunc(asked.Devices, func(a Mount) bool { return a.Destination == d.Destination && a.Device == d.Device }) {
-				add(d.Destination, "nothing", fmt.Sprintf("%s %d:%d", d.Kind, d.Device.Major, d.Device.Minor), "nobody asked for the device")
+				add(d.Destination, "nothing", fmt.Sprintf("%s %d:%d", d.Kind, d.Device.Major, d.Device.Minor), "the device was not asked for")
 			}
 			continue
 		}
@@ -279,7 +279,7 @@ func compareMounts(asked, found State) []Mismatch {
 		case wanted[m.Point]:
 		case allowedUnasked(asked, m):
 		default:
-			add(m.Point, "nothing", m.String(), "nobody asked for the mount")
+			add(m.Point, "nothing", m.String(), "the mount was not asked for")
 		}
 	}
 	return out

@@ -269,7 +269,7 @@ func sameFile(t *table, m *mountinfo.Info) bool {
 }
 
 // mountsAt looks what is at each destination, and for mounts in the kernel's folders
-// that nobody asked for.
+// that was not asked for.
 func (f *found) mountsAt(root *node, t *table, asked State) error {
 	if asked.Mounts == nil {
 		return nil
@@ -485,7 +485,7 @@ func climb(from, root *node) (bool, error) {
 }
 
 // leadOut lists the descriptors of files that are on none of the container's mounts.
-// Pipes, sockets and the like are on mounts that nobody can walk.
+// Pipes, sockets and the like are on mounts without a path.
 func leadOut(proc string, t *table) ([]Descriptor, error) {
 	dir, err := os.Open(filepath.Join(proc, "fd"))
 	if err != nil {

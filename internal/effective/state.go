@@ -11,7 +11,7 @@
 //
 // No kernel tells which Landlock domain a process is in. That it is in one is
 // inferred from a filter that the last step before the workload installs only after
-// it has entered the domain, or from a [Witness]. Two more are told to nobody else: a
+// it has entered the domain, or from a [Witness]. Two more have no other source: a
 // process's securebits, and whether it is dumpable.
 package effective
 

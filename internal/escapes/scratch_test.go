@@ -43,9 +43,7 @@ type scratch struct {
 
 func newScratch(t testing.TB) *scratch {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("containers need root")
-	}
+	oracle.Root(t, "containers need root")
 	if testing.Short() {
 		t.Skip("containers take a while")
 	}

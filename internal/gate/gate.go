@@ -99,7 +99,7 @@ func (g *Gate) Watch(command string, verify func(pid int) error) {
 	}
 	g.PID = pid
 	if g.Err = verify(pid); g.Err != nil {
-		// The step ends when nobody answers any more.
+		// The step ends when no answer any more.
 		g.Refuse()
 		return
 	}

@@ -35,7 +35,7 @@ var (
 	// ErrNoInit says that there is no last step to hand over: PALISADE_INIT names
 	// what is no program, or this machine has none.
 	ErrNoInit = errors.New("palisade-init not found")
-	// errNoExec says that this host lets nobody execute what is in memory.
+	// errNoExec says that this host does not execute files in memory.
 	errNoExec = errors.New("vm.memfd_noexec=2 forbids programs in memory: set it to 0 or 1")
 )
 

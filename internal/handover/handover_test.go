@@ -17,6 +17,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/gate"
 	"github.com/palisade-sec/palisade/internal/laststep"
+	"github.com/palisade-sec/palisade/internal/oracle"
 )
 
 // TestMain lets the test's program be the one that hands over in a PID namespace
@@ -193,9 +194,7 @@ func TestChosen(t *testing.T) {
 // TestMemfdNoexec hands over on hosts that restrict what is in memory. The sysctl
 // belongs to a PID namespace, so the test has one of its own.
 func TestMemfdNoexec(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("a PID namespace needs root")
-	}
+	oracle.Root(t, "a PID namespace needs root")
 	if _, err := os.Stat(noexecFile); err != nil {
 		t.Skipf("before Linux 6.3: %v", err)
 	}

@@ -557,7 +557,7 @@ func (h *Hold) begin(pid int, t *tracee) error {
 }
 
 // goOnOrphans resumes what waits for the word of a process that was killed before it
-// could give it. It is nobody's child then, and counts as made by none.
+// could give it. It has no parent then, and counts as made by none.
 func (h *Hold) goOnOrphans() error {
 	for pid, t := range h.tracees {
 		if !t.waits || h.tracees[parentOf(pid)] != nil {

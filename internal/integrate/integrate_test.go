@@ -233,9 +233,7 @@ func TestConfirmDocker(t *testing.T) {
 	dockerd := oracle.Tool(t, "dockerd", "apt: docker.io")
 	docker := oracle.Tool(t, "docker", "apt: docker.io")
 	oracle.Tool(t, "containerd", "apt: containerd")
-	if os.Geteuid() != 0 {
-		t.Skip("not root: no daemon can be started")
-	}
+	oracle.Root(t, "to start a daemon")
 	// A short path: sockets have at most 108 bytes.
 	dir, err := os.MkdirTemp("", "pal")
 	if err != nil {
@@ -315,9 +313,7 @@ func TestConfirmPodman(t *testing.T) {
 func TestConfirmPodmanLists(t *testing.T) {
 	podman := oracle.Tool(t, "podman", "apt: podman")
 	oracle.Tool(t, "conmon", "apt: conmon")
-	if os.Geteuid() != 0 {
-		t.Skip("not root: the storage of root is used")
-	}
+	oracle.Root(t, "for the storage of root")
 	root := t.TempDir()
 	called := filepath.Join(root, "called")
 	wrapper := filepath.Join(root, "wrapper")

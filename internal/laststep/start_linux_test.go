@@ -364,9 +364,7 @@ func refusing(errno unix.Errno, calls ...uint32) op {
 
 func needRoot(tb testing.TB) {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		tb.Skip("needs root")
-	}
+	oracle.Root(tb, "needs root")
 }
 
 // busybox is a static program that stands for every workload.

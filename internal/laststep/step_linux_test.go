@@ -480,7 +480,7 @@ func TestGate(t *testing.T) {
 			t.Errorf("%v\nthe gate: %v, want %q", out, g.Err, want)
 		}
 	})
-	t.Run("refusal with nobody there", func(t *testing.T) {
+	t.Run("refusal without a reader", func(t *testing.T) {
 		t.Parallel()
 		g, err := gate.New()
 		if err != nil {

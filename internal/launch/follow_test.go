@@ -19,6 +19,7 @@ import (
 	"github.com/palisade-sec/palisade/caps"
 	"github.com/palisade-sec/palisade/internal/effective"
 	"github.com/palisade-sec/palisade/internal/hold"
+	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/internal/state"
 )
 
@@ -86,9 +87,7 @@ func act(words []string) int {
 var errLess = errors.New("less confined")
 
 func TestFollow(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("PID namespaces need root")
-	}
+	oracle.Root(t, "PID namespaces need root")
 	work := t.TempDir()
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {

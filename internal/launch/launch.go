@@ -54,7 +54,7 @@ type Request struct {
 	Holder string
 	Label  Label
 	// Profile is the AppArmor profile that the engine's configuration has, Demanded
-	// the one that somebody asked for by name, with the words for who it was.
+	// the one that was asked for by name, with the words for who it was.
 	Profile  string
 	Demanded Demanded
 	// Mounts are the destinations of all mounts, ReadOnly those of what is mounted
@@ -86,7 +86,7 @@ type Label struct {
 	Borrowed bool
 }
 
-// Demanded is a layer that somebody asked for by name, which the host must enforce.
+// Demanded is a layer that was asked for by name, which the host must enforce.
 type Demanded struct {
 	SELinux, AppArmor string
 	// By is who asked: "annotation …", "docker --security-opt".
@@ -228,7 +228,7 @@ func (c *Container) reserve(r Request) (level, group string, err error) {
 	return rec.Level, "", err
 }
 
-// demanded refuses what somebody asked for by name and the host does not enforce.
+// demanded refuses what was asked for by name and the host does not enforce.
 func (h *Host) demanded(d Demanded) error {
 	if d.SELinux != "" {
 		switch {

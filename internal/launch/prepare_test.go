@@ -50,7 +50,7 @@ func asks(*state.Container, *bundle.Plan) (effective.State, error) {
 	return effective.State{NoNewPrivileges: true}, nil
 }
 
-// levels are the labels that somebody holds.
+// levels are the labels that have a holder.
 func (h *Host) levels(t *testing.T) []string {
 	t.Helper()
 	list, err := h.Registry.List()

@@ -44,7 +44,7 @@ func Noticed(n int) (int, error) {
 	return sum, nil
 }
 
-// Ignored is called, and what it gives is looked at by nobody.
+// Ignored is called, and its result is ignored.
 func Ignored(n int, b flag) int {
 	if n > table[1] && b {
 		n = 7
@@ -52,7 +52,7 @@ func Ignored(n int, b flag) int {
 	return n &^ 4
 }
 
-// Unreached is called by nobody.
+// Unreached is never called.
 func Unreached(l level) bool { return l < top }
 
 // Waits hangs when its condition is changed.

@@ -31,6 +31,15 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
+// Root skips the test of another user than the superuser, or fails it where oracles
+// are required; why says what the superuser does in it.
+func Root(tb testing.TB, why string) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		Missing(tb, "root: %s", why)
+	}
+}
+
 // Tool returns the path of a program; install says what brings it, for example
 // "apt: secilc". /usr/sbin and /sbin are searched too.
 func Tool(tb testing.TB, name, install string) string {

@@ -352,7 +352,7 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// TestAbsent: an ID that nobody has stays free until the function returns.
+// TestAbsent: an ID without a holder stays free until the function returns.
 func TestAbsent(t *testing.T) {
 	d, err := Open(t.TempDir())
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 // envAll asks for all suites and flows, which take half an hour.
 const envAll = "PALISADE_SUITES"
 
-// flow is what somebody does with an engine: lines for a shell, whose exit codes and
+// flow is what a user does with an engine: lines for a shell, whose exit codes and
 // output are compared.
 type flow struct {
 	name  string

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-sec/palisade/internal/oracle"
 	"github.com/palisade-sec/palisade/landlock"
 )
 
@@ -38,9 +39,7 @@ func needKernel(t *testing.T) int {
 	if err != nil {
 		t.Skip(err)
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("device nodes and network namespaces are made by root")
-	}
+	oracle.Root(t, "device nodes and network namespaces are made by root")
 	if abi > landlock.MaxABI {
 		abi = landlock.MaxABI
 	}

@@ -328,7 +328,7 @@ func TestConstraintsAsWritten(t *testing.T) {
 	if yes < 2000 || yes > 18_000 {
 		t.Errorf("%d of 20000 hold", yes)
 	}
-	// Roles that the policy does not have compare with nobody.
+	// Roles that the policy does not have compare with none.
 	for _, compare := range []uint32{policydb.CompareDom, policydb.CompareDomBy, policydb.CompareIncomp, 99} {
 		if compareRoles(s.policy, 9999, policydb.RoleID(roles[1].Value), compare) || compareRoles(s.policy, policydb.RoleID(roles[1].Value), 9999, compare) {
 			t.Errorf("comparison %d with a role that is not there", compare)

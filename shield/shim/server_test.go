@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 // free a moment ago can be the source port of another program's connection.
 var loopback = fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>16&0x7f, os.Getpid()>>8&0xff, os.Getpid()&0xff)
 
-// answers tells that somebody listens.
+// answers reports whether a server listens.
 func answers(port int) bool {
 	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
 	if err == nil {

@@ -344,9 +344,7 @@ func TestBadVolumes(t *testing.T) {
 // TestDiskFull: a full disk under the volume is an error to the program, and what
 // was committed before stays.
 func TestDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root")
-	}
+	oracle.Root(t, "mounting a small file system needs root")
 	small := t.TempDir()
 	if out, code := bare(t, small, "mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small); code != 0 {
 		t.Skipf("cannot mount a small file system: %s", out)

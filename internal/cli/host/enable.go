@@ -221,7 +221,7 @@ func disable(cmd *cobra.Command, e *answer.Env, root, mechanism string, do enabl
 		fmt.Fprintf(e.Stdout, "run    %s\n", strings.Join(argv, " "))
 	}
 	for _, name := range u.Kept {
-		fmt.Fprintf(e.Stdout, "kept   %s (changed by somebody else since)\n", name)
+		fmt.Fprintf(e.Stdout, "kept   %s (changed by another program since)\n", name)
 	}
 	if dryRun {
 		_, err = fmt.Fprintf(e.Stdout, "\nnothing was changed\n")

@@ -49,7 +49,7 @@ undo updates; the audit log then ends too early for the sealed store or the othe
 				}
 			}
 			if len(o.Admins) == 0 {
-				e.Warnf("no --admin: nobody can create sessions")
+				e.Warnf("without --admin no client can create sessions")
 			}
 			o.Log = slog.New(slog.NewTextHandler(e.Stderr, nil))
 			s, err := session.Open(o)

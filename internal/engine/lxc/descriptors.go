@@ -58,7 +58,7 @@ func inherit(c *call) (inherited, error) {
 	return out, nil
 }
 
-// occupySlot takes the numbers of the slot that nobody has, before the first file is
+// occupySlot takes the numbers of the slot that are free, before the first file is
 // opened here: the Go runtime would give one to its poller, and the last step would
 // then be put in the poller's place.
 func occupySlot(at int) error {

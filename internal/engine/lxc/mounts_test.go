@@ -90,7 +90,7 @@ func TestCheckFilesystems(t *testing.T) {
 			"image":  {Type: typeFile, Source: work + "/image", Target: "/"},
 		} {
 			if kind == "image" && strings.Contains(name, "by a link") && c.fs.Type != typeMount {
-				continue // into an image nobody looks
+				continue // into an image that is not looked at
 			}
 			d := &libvirt.Domain{Filesystems: []libvirt.Filesystem{root, c.fs}}
 			if err := checkFilesystems(d, stateDir); !errors.Is(err, c.want) || (err != nil) != (c.want != nil) {

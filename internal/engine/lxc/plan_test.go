@@ -195,7 +195,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// TestLabels goes through who labels: libvirt, or nobody where SELinux is on.
+// TestLabels goes through who labels: libvirt, or none where SELinux is on.
 func TestLabels(t *testing.T) {
 	ours := "system_u:system_r:container_t:"
 	ranged := func(kind, r string) string {

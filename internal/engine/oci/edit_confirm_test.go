@@ -31,9 +31,7 @@ type station struct {
 // stations are the runtimes of this machine.
 func stations(t *testing.T) map[string]*station {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		oracle.Missing(t, "containers need root")
-	}
+	oracle.Root(t, "containers need root")
 	busybox, err := os.ReadFile(oracle.Tool(t, "busybox", "apt: busybox-static"))
 	if err != nil {
 		t.Fatal(err)

@@ -373,7 +373,7 @@ func (p *place) call(t *testing.T, stdout *os.File, faulty bool, words ...string
 	return cmd.ProcessState.ExitCode(), string(b)
 }
 
-// output collects what the workload writes, until nobody has it open any more.
+// output collects what the workload writes, until no process has it open.
 type output struct {
 	w    *os.File
 	text chan string
@@ -391,7 +391,7 @@ func newOutput(t *testing.T) *output {
 	return o
 }
 
-// end waits for the end of all who can write; ok is false when somebody is left.
+// end waits for the end of all who can write; ok is false when a writer is left.
 func (o *output) end() (text string, ok bool) {
 	o.w.Close()
 	const limit = time.Minute

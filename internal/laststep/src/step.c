@@ -118,7 +118,7 @@ static int own_descriptor(const char *path)
 }
 
 /*
- * read_config maps the configuration. Its seals say that nobody changes or cuts
+ * read_config maps the configuration. Its seals say that no process changes or cuts
  * it while it is read.
  */
 static void read_config(struct config *c, int fd)
@@ -424,13 +424,13 @@ static void pass_gate(void)
 	while ((n = call(NR_write, gate, b, 1)) == -EINTR && --tries)
 		;
 	if (n != 1)
-		leave(FAILED); /* nobody is there */
+		leave(FAILED); /* no reader */
 	b[0] = 0;
 	tries = INTERRUPTIONS;
 	while ((n = call(NR_read, gate, b, sizeof(b))) == -EINTR && --tries)
 		;
 	if (n != 1 || b[0] != GO)
-		leave(FAILED); /* refused, or nobody is there any more */
+		leave(FAILED); /* refused, or the other end is closed */
 }
 
 /*

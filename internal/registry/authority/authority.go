@@ -71,7 +71,7 @@ func (l *local) do(fn func(svirt.Authority) error) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("label registry in %s: nobody answers: %w", l.state, err)
+			return fmt.Errorf("label registry in %s: no answer: %w", l.state, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

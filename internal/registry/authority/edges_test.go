@@ -53,9 +53,9 @@ func every(a svirt.Authority) map[string]error {
 	return map[string]error{"reserve": reserve, "bind": a.Bind("x"), "drain": a.Drain("x"), "release": a.Release("x"), "list": list, "check": check, "reconcile": reconcile, "expire": expire}
 }
 
-// TestNobodyAnswers: the file is locked and no daemon says where it is. The search
+// TestNoAnswer: the file is locked and no daemon says where it is. The search
 // ends, in the time of the bubble, and no sooner than its patience.
-func TestNobodyAnswers(t *testing.T) {
+func TestNoAnswer(t *testing.T) {
 	state := t.TempDir()
 	o, err := bolt.Own(Registry(state), time.Minute)
 	if err != nil {
@@ -69,7 +69,7 @@ func TestNobodyAnswers(t *testing.T) {
 		if took := time.Since(start); took < patience || took > patience+3*lockWait {
 			t.Errorf("it was looked for in %v", took)
 		}
-		if !errors.Is(err, bolt.ErrLocked) || !strings.Contains(err.Error(), "label registry in "+state+": nobody answers") {
+		if !errors.Is(err, bolt.ErrLocked) || !strings.Contains(err.Error(), "label registry in "+state+": no answer") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -99,7 +99,7 @@ func TestFile(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A socket that nobody listens on any more.
+	// A socket without a listener.
 	state := t.TempDir()
 	path := filepath.Join(state, SocketName)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})

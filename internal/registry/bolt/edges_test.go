@@ -522,7 +522,7 @@ func TestCheckOverlay(t *testing.T) {
 	}
 	over.set("z", &change{Record: svirt.Record{ID: "z", Level: "s0:c1"}, Gone: true})
 	over.set("x", &change{Record: svirt.Record{ID: "x", Level: "s0:c1"}})
-	over.set("z", nil) // was gone: what it held before is somebody else's
+	over.set("z", nil) // was gone: what it held before belongs to another key
 	if over.levels["s0:c1"] != "x" {
 		t.Errorf("%+v", over)
 	}

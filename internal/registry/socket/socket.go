@@ -80,7 +80,7 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.kind }
 
-// Listen opens the socket at path. A socket that nobody answers on any more is
+// Listen opens the socket at path. A socket that no answer on any more is
 // replaced; the folder decides who may do that, so it must not be writable for
 // others.
 func Listen(path string) (net.Listener, error) {
