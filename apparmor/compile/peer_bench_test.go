@@ -30,12 +30,12 @@ func BenchmarkBesideParser(b *testing.B) {
 	if err := os.WriteFile(features, []byte(Portable().String()), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	full := strings.Replace(strings.Replace(containerProfile, "@{PROC}=/proc/", "include <tunables/global>", 1),
+	full := strings.Replace(strings.Replace(containerProfile(b), "@{PROC}=/proc/", "include <tunables/global>", 1),
 		"  network,\n", "  include <abstractions/base>\n  network,\n", 1)
 	for _, bb := range []struct {
 		name  string
 		stdin string // or the files
-	}{{"bare", containerProfile}, {"full", full}, {"debian", ""}} {
+	}{{"bare", containerProfile(b)}, {"full", full}, {"debian", ""}} {
 		b.Run(bb.name, func(b *testing.B) {
 			env := apparmor.Env{FS: os.DirFS("/"), Search: []string{etc}, Dir: etc, Kernel: Portable(), ABI: Portable(), SkipExecCheck: true}
 			args := []string{"-S", "-Q", "-K", "-T", "-q", "-b", etc, "-M", features}

@@ -40,8 +40,8 @@ func TestSpecialise(t *testing.T) {
 		text, name, rules string
 		extra             []*apparmor.ResolvedRule
 	}{
-		{containerProfile, "docker-default", "", nil},
-		{containerProfile, "docker-default", "  /data/** r,\n  deny /proc/acpi/** w,\n", []*apparmor.ResolvedRule{
+		{containerProfile(t), "docker-default", "", nil},
+		{containerProfile(t), "docker-default", "  /data/** r,\n  deny /proc/acpi/** w,\n", []*apparmor.ResolvedRule{
 			fileRule("/data/**", apparmor.MayRead, apparmor.ModeAllow),
 			{Mode: apparmor.ModeDeny, Audit: apparmor.AuditQuiet, Body: &apparmor.FileBody{Path: "/proc/acpi/**", Perms: apparmor.MayWrite | apparmor.MayAppend}},
 		}},
@@ -70,7 +70,7 @@ func TestSpecialise(t *testing.T) {
 			t.Errorf("%.40s: %d and %d bytes differ", tt.text, len(g), len(w))
 		}
 	}
-	if _, err := template(t, containerProfile, "docker-default").Specialise("a\nb"); err == nil {
+	if _, err := template(t, containerProfile(t), "docker-default").Specialise("a\nb"); err == nil {
 		t.Error("a name of two lines is taken")
 	}
 }
@@ -78,7 +78,7 @@ func TestSpecialise(t *testing.T) {
 // BenchmarkSpecialise is one container's profile from a compiled template, to
 // binary policy.
 func BenchmarkSpecialise(b *testing.B) {
-	tmpl := template(b, containerProfile, "docker-default")
+	tmpl := template(b, containerProfile(b), "docker-default")
 	for _, bb := range []struct {
 		name  string
 		extra []*apparmor.ResolvedRule

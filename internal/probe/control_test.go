@@ -361,7 +361,8 @@ func TestKernelControl(t *testing.T) {
 func TestKernelControlDebian(t *testing.T) {
 	config := vmtest.Config{MemoryMiB: 1536}
 	if !vmtest.InGuest() {
-		config.Files = withLibraries(t, oracle.Tool(t, "runc", "apt: runc"))
+		runc := oracle.Tool(t, "runc", "apt: runc")
+		config.Files = append(vmtest.Libraries(t, "/", runc), vmtest.File{Guest: "/usr/sbin/runc", Host: runc})
 		// The guest leaves its measurement on a disk.
 		config.Disk, config.KeepDisk = filepath.Join(t.TempDir(), "disk"), true
 		if err := os.WriteFile(config.Disk, make([]byte, 1<<20), 0o600); err != nil {
@@ -402,25 +403,4 @@ func TestKernelControlDebian(t *testing.T) {
 		return
 	}
 	c.compare(t)
-}
-
-// withLibraries is a program and what the dynamic linker says that it loads.
-func withLibraries(t *testing.T, program string) []vmtest.File {
-	t.Helper()
-	files := []vmtest.File{{Guest: "/usr/sbin/" + filepath.Base(program), Host: program}}
-	out, err := exec.Command("ldd", program).Output()
-	if err != nil {
-		return files // static
-	}
-	for _, field := range strings.Fields(string(out)) {
-		if !strings.HasPrefix(field, "/") {
-			continue
-		}
-		real, err := filepath.EvalSymlinks(field)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, vmtest.File{Guest: field, Host: real})
-	}
-	return files
 }

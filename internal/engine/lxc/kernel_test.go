@@ -9,12 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/palisade-sec/palisade/apparmor/securityfs"
 	"github.com/palisade-sec/palisade/internal/await"
@@ -28,43 +25,21 @@ const guestTree = "/tree"
 
 // guestPrograms are palisade's own, libvirt with its libraries, and busybox.
 func guestPrograms(t *testing.T) []vmtest.File {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-lxc")
-	build.Dir, build.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	var files []vmtest.File
-	for _, name := range []string{"palisade", "palisade-lxc"} {
-		files = append(files, vmtest.File{Guest: guestTree + "/usr/local/bin/" + name, Host: filepath.Join(bin, name)})
-	}
+	files := vmtest.Commands(t, guestTree, "palisade", "palisade-lxc")
 	libvirtd, virsh := oracle.Tool(t, "libvirtd", "apt: libvirt-daemon"), oracle.Tool(t, "virsh", "apt: libvirt-clients")
 	drivers, err := filepath.Glob("/usr/lib/*/libvirt/connection-driver/libvirt_driver_lxc.so")
 	if err != nil || len(drivers) == 0 {
 		oracle.Missing(t, "libvirt's LXC driver (apt: libvirt-daemon-driver-lxc)")
 	}
-	seen := map[string]bool{}
-	for _, program := range []string{libvirtd, virsh, libvirtController(t), drivers[0]} {
-		out, err := exec.Command("ldd", program).Output()
+	loaded := []string{libvirtd, virsh, libvirtController(t), drivers[0]}
+	for _, p := range loaded {
+		real, err := filepath.EvalSymlinks(p)
 		if err != nil {
-			oracle.Missing(t, "ldd %s: %v", program, err)
+			t.Fatal(err)
 		}
-		paths := []string{program}
-		for _, m := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
-			paths = append(paths, m[1])
-		}
-		for _, p := range paths {
-			if seen[p] {
-				continue
-			}
-			seen[p] = true
-			real, err := filepath.EvalSymlinks(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files = append(files, vmtest.File{Guest: guestTree + p, Host: real})
-		}
+		files = append(files, vmtest.File{Guest: guestTree + p, Host: real})
 	}
+	files = append(files, vmtest.Libraries(t, guestTree, loaded...)...)
 	busybox := oracle.Tool(t, "busybox", "apt: busybox-static")
 	for _, name := range []string{"/bin/sh", "/box/bin/sh", "/box/bin/sleep"} {
 		files = append(files, vmtest.File{Guest: guestTree + name, Host: busybox})
@@ -173,36 +148,7 @@ func TestKernelLibvirtProfiles(t *testing.T) {
 // enterTree makes the tree the root, as on a host that has left its initramfs.
 func enterTree(t *testing.T) {
 	t.Helper()
-	mount := func(source, target, fs string, flags uintptr) {
-		t.Helper()
-		if err := os.MkdirAll(target, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount(source, target, fs, flags, ""); err != nil {
-			t.Fatalf("mount %s: %v", target, err)
-		}
-	}
-	mount(guestTree, guestTree, "", unix.MS_BIND)
-	for _, dir := range []string{"/proc", "/sys", "/dev"} {
-		mount(dir, guestTree+dir, "", unix.MS_BIND|unix.MS_REC)
-	}
-	for _, dir := range []string{"/tmp", "/run"} {
-		mount("tmpfs", guestTree+dir, "tmpfs", 0)
-	}
-	for _, dir := range []string{"/var/lib", "/var/log", "/var/cache", "/root", "/box/proc", "/box/dev", "/box/sys", "/box/tmp", "/box/etc"} {
-		if err := os.MkdirAll(guestTree+dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chdir(guestTree); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Chroot("."); err != nil {
-		t.Fatal(err)
-	}
+	vmtest.EnterTree(t, guestTree, "/var/lib", "/var/log", "/var/cache", "/root", "/box/proc", "/box/dev", "/box/sys", "/box/tmp", "/box/etc")
 	if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +cpuset +io +memory +pids"), 0o600); err != nil {
 		t.Fatal(err)
 	}

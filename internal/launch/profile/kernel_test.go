@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,29 +31,10 @@ const guestTree = "/tree"
 
 // programs are palisade's own, runc with its libraries, and busybox.
 func programs(t *testing.T) []vmtest.File {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/palisade", "./cmd/palisade-oci")
-	build.Dir, build.Env = oracle.ModuleRoot(t), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	var files []vmtest.File
-	for _, name := range []string{"palisade", "palisade-oci"} {
-		files = append(files, vmtest.File{Guest: guestTree + "/usr/local/bin/" + name, Host: filepath.Join(bin, name)})
-	}
+	files := vmtest.Commands(t, guestTree, "palisade", "palisade-oci")
 	runc, busybox := oracle.Tool(t, "runc", "apt: runc"), oracle.Tool(t, "busybox", "apt: busybox-static")
 	files = append(files, vmtest.File{Guest: guestTree + "/usr/bin/runc", Host: runc})
-	out, err := exec.Command("ldd", runc).Output()
-	if err != nil {
-		oracle.Missing(t, "ldd %s: %v", runc, err)
-	}
-	for _, m := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
-		real, err := filepath.EvalSymlinks(m[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, vmtest.File{Guest: guestTree + m[1], Host: real})
-	}
+	files = append(files, vmtest.Libraries(t, guestTree, runc)...)
 	for _, applet := range []string{"busybox", "sh", "sleep", "kill", "cat", "grep", "true"} {
 		files = append(files, vmtest.File{Guest: guestTree + "/box/bin/" + applet, Host: busybox})
 	}
@@ -69,37 +49,7 @@ type guest struct {
 
 func newGuest(t *testing.T) *guest {
 	g := &guest{t: t}
-	mount := func(source, target, fs string, flags uintptr) {
-		t.Helper()
-		if err := os.MkdirAll(target, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount(source, target, fs, flags, ""); err != nil {
-			t.Fatalf("mount %s: %v", target, err)
-		}
-	}
-	mount(guestTree, guestTree, "", unix.MS_BIND)
-	for _, dir := range []string{"/proc", "/sys", "/dev"} {
-		mount(dir, guestTree+dir, "", unix.MS_BIND|unix.MS_REC)
-	}
-	for _, dir := range []string{"/tmp", "/run"} {
-		mount("tmpfs", guestTree+dir, "tmpfs", 0)
-	}
-	for _, dir := range []string{"/var/lib", "/data", "/root", "/box/data", "/box/proc", "/box/dev", "/box/sys", "/box/tmp"} {
-		if err := os.MkdirAll(guestTree+dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// The tree becomes the root, as on a host that has left its initramfs.
-	if err := os.Chdir(guestTree); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Chroot("."); err != nil {
-		t.Fatal(err)
-	}
+	vmtest.EnterTree(t, guestTree, "/var/lib", "/data", "/root", "/box/data", "/box/proc", "/box/dev", "/box/sys", "/box/tmp")
 	return g
 }
 
