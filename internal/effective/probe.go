@@ -201,17 +201,26 @@ func (f *found) paths(root *node, t *table, asked State) error {
 	return nil
 }
 
+// onMount opens what is at p and finds the mount that it is on: nil, when the table has
+// none. The node is nil when nothing is there.
+func onMount(root *node, t *table, p string, flags uint64) (*node, *mountinfo.Info, error) {
+	n, err := at(root, p, flags)
+	if absent(err) {
+		return nil, nil, nil
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return n, t.byID[n.mount], nil
+}
+
 // isMasked reports whether the null device is mounted over a file, or an empty
 // read-only folder over a folder.
 func isMasked(root *node, t *table, p string) (bool, error) {
-	n, err := at(root, p, unix.O_NOFOLLOW)
-	if absent(err) {
-		return true, nil
-	} else if err != nil {
-		return false, fmt.Errorf("masked path: %w", err)
+	n, m, err := onMount(root, t, p, unix.O_NOFOLLOW)
+	if n == nil || err != nil {
+		return err == nil, err
 	}
 	defer n.close()
-	m := t.byID[n.mount]
 	if m == nil || m.Mountpoint != path.Clean(p) {
 		return false, nil
 	}
@@ -242,14 +251,11 @@ func isEmpty(n *node) (bool, error) {
 // isReadOnly reports whether a path is on a read-only mount, and still the same file
 // that was there before: a part of the file system around it.
 func isReadOnly(root *node, t *table, p string) (bool, error) {
-	n, err := at(root, p, unix.O_NOFOLLOW)
-	if absent(err) {
-		return true, nil
-	} else if err != nil {
-		return false, fmt.Errorf("read-only path: %w", err)
+	n, m, err := onMount(root, t, p, unix.O_NOFOLLOW)
+	if n == nil || err != nil {
+		return err == nil, err
 	}
 	defer n.close()
-	m := t.byID[n.mount]
 	return m != nil && readOnly(m) && n.kind() != kindLink && sameFile(t, m), nil
 }
 
@@ -268,8 +274,8 @@ func sameFile(t *table, m *mountinfo.Info) bool {
 	return m.Root == path.Join(under.Root, rel)
 }
 
-// mountsAt looks what is at each destination, and for mounts in the kernel's folders
-// that was not asked for.
+// mountsAt finds what is at each destination, and the mounts in the kernel's folders
+// that were not asked for.
 func (f *found) mountsAt(root *node, t *table, asked State) error {
 	if asked.Mounts == nil {
 		return nil
@@ -304,14 +310,11 @@ func (f *found) mountsAt(root *node, t *table, asked State) error {
 
 func mountAt(root *node, t *table, p string, flags uint64) (Mount, error) {
 	out := Mount{Destination: p}
-	n, err := at(root, p, flags)
-	if absent(err) {
-		return out, nil
-	} else if err != nil {
-		return out, fmt.Errorf("mount: %w", err)
+	n, m, err := onMount(root, t, p, flags)
+	if n == nil || err != nil {
+		return out, err
 	}
 	defer n.close()
-	m := t.byID[n.mount]
 	if m == nil {
 		return out, nil
 	}
@@ -375,7 +378,7 @@ func (f *found) kernelPaths(root *node) error {
 // nodes lists the devices in /dev that are not usual.
 func (f *found) nodes(root *node) error {
 	dev, err := at(root, "/dev", unix.O_NOFOLLOW|unix.O_DIRECTORY)
-	if absent(err) || errors.Is(err, unix.ENOTDIR) {
+	if absent(err) {
 		return nil
 	} else if err != nil {
 		return err

@@ -182,10 +182,7 @@ func resolvedDocker(a *attempt) *specs.LinuxSeccomp {
 // places, with mounts of the container behind.
 func swapping(a *attempt, target string, premade bool) {
 	vol := filepath.Join(a.dir, "vol")
-	a.mkdir(filepath.Join(vol, "swap"))
-	if err := os.Symlink(target, filepath.Join(vol, "link")); err != nil {
-		a.t.Fatal(err)
-	}
+	exchanged(a, filepath.Join(vol, "swap"), filepath.Join(vol, "link"), target)
 	a.bind(vol, "/vol")
 	for i := range 16 {
 		name := fmt.Sprintf("t%02d", i)
@@ -195,7 +192,16 @@ func swapping(a *attempt, target string, premade bool) {
 		}
 		a.tmpfs("/vol/swap/" + name)
 	}
-	a.beside = a.exchange(filepath.Join(vol, "swap"), filepath.Join(vol, "link"))
+}
+
+// exchanged makes a folder and a link to target, which take each other's place while
+// the runtime runs.
+func exchanged(a *attempt, folder, link, target string) {
+	a.mkdir(folder)
+	if err := os.Symlink(target, link); err != nil {
+		a.t.Fatal(err)
+	}
+	a.beside = a.exchange(folder, link)
 }
 
 // hooked gives the container a hook that writes down what it was given.
@@ -717,11 +723,7 @@ var rowsRuntime = []row{
 		id: "CVE-2025-23359", fixed: "NVIDIA 1.17.4", what: "a link exchanged while the hook runs",
 		on: []string{"1.1.4"}, ways: onlyRun(), hook: "1.17.3", rounds: 6, long: 60, bare: true,
 		setup: func(a *attempt) {
-			a.mkdir(filepath.Join(a.root, "etc/ld.so.conf.d"))
-			if err := os.Symlink(a.outside, filepath.Join(a.root, "etc/link")); err != nil {
-				a.t.Fatal(err)
-			}
-			a.beside = a.exchange(filepath.Join(a.root, "etc/ld.so.conf.d"), filepath.Join(a.root, "etc/link"))
+			exchanged(a, filepath.Join(a.root, "etc/ld.so.conf.d"), filepath.Join(a.root, "etc/link"), a.outside)
 			nvidia(a, "1.17.3", "update-ldcache", "--folder", "/usr/lib/none")
 		},
 		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
@@ -730,11 +732,7 @@ var rowsRuntime = []row{
 		id: "CVE-2024-0132", fixed: "NVIDIA 1.16.2", what: "the same in the version before",
 		on: []string{"1.1.4"}, ways: onlyRun(), hook: "1.16.1", rounds: 4, long: 60, bare: true,
 		setup: func(a *attempt) {
-			a.mkdir(filepath.Join(a.root, "lib64"))
-			if err := os.Symlink(a.outside, filepath.Join(a.root, "link")); err != nil {
-				a.t.Fatal(err)
-			}
-			a.beside = a.exchange(filepath.Join(a.root, "lib64"), filepath.Join(a.root, "link"))
+			exchanged(a, filepath.Join(a.root, "lib64"), filepath.Join(a.root, "link"), a.outside)
 			nvidia(a, "1.16.1", "create-symlinks", "--link", "libcuda.so.1::/lib64/made")
 		},
 		reached: made, open: "a hook is a program of the host, with its rights, and follows what it finds",
