@@ -18,6 +18,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -165,7 +166,7 @@ func (h *Hold) seizeThreads(pid int, flags uintptr) error {
 			switch err := h.seize(tid, flags); {
 			case err == nil:
 				more = true
-			case tid == pid || !errors.Is(err, unix.ESRCH):
+			case tid == pid || !errors.Is(err, unix.ESRCH) && !(errors.Is(err, unix.EPERM) && ours(pid, tid)):
 				return err
 			}
 		}
@@ -173,6 +174,23 @@ func (h *Hold) seizeThreads(pid int, flags uintptr) error {
 			return nil
 		}
 	}
+}
+
+// ours reports whether a thread that cannot be seized need not be: this thread traces
+// it already, since one that was seized has started it, or it has ended.
+func ours(pid, tid int) bool {
+	b, err := os.ReadFile(proc(pid, filepath.Join("task", strconv.Itoa(tid), "status")))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	for l := range strings.Lines(string(b)) {
+		switch f := strings.Fields(l); {
+		case len(f) < 2:
+		case f[0] == "TracerPid:" && f[1] == strconv.Itoa(unix.Gettid()), f[0] == "State:" && (f[1] == "Z" || f[1] == "X"):
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Hold) seize(tid int, flags uintptr) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 //	fork WORDS -- WORDS   a child does the first, then this process goes on
 //	exec PROGRAM ARGS     become it
 //	exit N, mark FILE, wait FILE, say, stop, untraced
+//	threads               threads begin and end from here on
 func act(words []string) {
 	bad := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -78,6 +80,20 @@ func act(words []string) {
 			b, err := os.ReadFile("/proc/self/status")
 			if err != nil || !strings.Contains(string(b), "TracerPid:\t0\n") {
 				bad(fmt.Errorf("traced: %w", err))
+			}
+			words = words[1:]
+		case "threads":
+			for range 4 {
+				go func() {
+					for {
+						ended := make(chan struct{})
+						go func() {
+							runtime.LockOSThread() // the thread ends with it
+							close(ended)
+						}()
+						<-ended
+					}
+				}()
 			}
 			words = words[1:]
 		case "exit":
@@ -427,6 +443,33 @@ func TestSeizeTree(t *testing.T) {
 				t.Errorf("the workload ran: %v", !test.held)
 			}
 		})
+	}
+}
+
+// TestSeizeThreads seizes processes whose threads begin and end meanwhile: one that a
+// seized thread has started is traced already, and one that has ended cannot be.
+func TestSeizeThreads(t *testing.T) {
+	p := copies(t)
+	for range 50 {
+		maker := exec.Command(p.runtime, "act", "threads", "say", "wait", filepath.Join(p.dir, "never"))
+		said, err := maker.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := maker.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+			t.Fatal(line, err)
+		}
+		h := New(Expect{Step: p.identity(t, p.step), Timeout: testTimeout})
+		err = h.SeizeTree(maker.Process.Pid)
+		h.Kill()
+		h.Close()
+		_ = maker.Wait() // it was killed
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
